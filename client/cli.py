@@ -1,0 +1,146 @@
+"""The `modelyard` command."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from client.errors import ModelyardError
+from client.sdk import Client
+from client.suite.plan import SuiteSettings
+from client.suite.supervisor import Supervisor, running_suite, stop_running
+
+app = typer.Typer(
+    help="Modelyard: registry, features, training, serving, experiments and drift in one loop.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+out = Console()
+err = Console(stderr=True)
+
+HomeOption = Annotated[
+    Path, typer.Option(envvar="MODELYARD_HOME", help="Folder that keeps everything.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+DEFAULT_HOME = Path(".modelyard")
+
+
+def suite_settings(home: Path, port: int) -> SuiteSettings:
+    """Settings of a suite from the command line and the environment."""
+    return SuiteSettings(
+        home=home.resolve(),
+        port=port,
+        database_url=os.environ.get("MODELYARD_SUITE_DATABASE_URL", ""),
+        redis_url=os.environ.get("MODELYARD_SUITE_REDIS_URL", ""),
+    )
+
+
+def start_with_progress(supervisor: Supervisor) -> float:
+    """Starts a suite and draws how far it is."""
+    columns = (
+        TextColumn("starting"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[waiting]}", style="dim"),
+    )
+    with Progress(*columns, console=out, transient=True) as bar:
+        task = bar.add_task("", total=len(supervisor.children), waiting="")
+
+        def show(ready: dict[str, bool]) -> None:
+            waiting = ", ".join(name for name, done in ready.items() if not done)
+            bar.update(task, completed=sum(ready.values()), waiting=waiting)
+
+        return supervisor.start(show)
+
+
+@app.command()
+def up(
+    home: HomeOption = DEFAULT_HOME,
+    port: Annotated[int, typer.Option(help="Port of the gateway; others lie above it.")] = 8080,
+) -> None:
+    """Start the whole suite on this machine and keep it running until Ctrl-C."""
+    supervisor = Supervisor(suite_settings(home, port))
+    supervisor.on_signal()
+    try:
+        seconds = start_with_progress(supervisor)
+        show_addresses(supervisor.settings, seconds)
+        supervisor.watch()
+    finally:
+        supervisor.stop()
+        out.print("stopped")
+
+
+def show_addresses(settings: SuiteSettings, seconds: float) -> None:
+    """Prints where the suite can be reached."""
+    out.print(f"[bold green]ready[/] after {seconds:.1f} s")
+    out.print(f"  console   {settings.url}/")
+    out.print(f"  API       {settings.url}/docs")
+    out.print(f"  MLflow    {settings.mlflow_url}/")
+    out.print(f"  admin key {settings.keys('admin.key')}")
+    out.print(f"  logs      {settings.home / 'logs'}")
+
+
+@app.command()
+def down(home: HomeOption = DEFAULT_HOME) -> None:
+    """Stop the suite that runs in this home."""
+    out.print("stopped" if stop_running(home.resolve()) else "no suite runs here")
+
+
+@app.command()
+def status(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None:
+    """Say what runs and whether it is ready."""
+    state = running_suite(home.resolve())
+    if state is None:
+        err.print("no suite runs here: start one with `modelyard up`")
+        raise typer.Exit(1)
+    if as_json:
+        out.print_json(json.dumps(state))
+        return
+    table = Table("process", "pid")
+    processes: dict[str, Any] = state["processes"]  # type: ignore[assignment]
+    for name, pid in processes.items():
+        table.add_row(name, str(pid))
+    out.print(f"suite at {state['url']}")
+    out.print(table)
+
+
+@app.command()
+def get(
+    name: Annotated[str, typer.Argument(help="Resource, for example `models/late-arrival`.")],
+) -> None:
+    """Print a resource, or a listing such as `models`, as JSON."""
+    with Client() as client:
+        out.print_json(json.dumps(client.get(name)))
+
+
+@app.command()
+def predict(
+    endpoint: Annotated[str, typer.Argument(help="Id of the endpoint.")],
+    instance: Annotated[str, typer.Argument(help="Entity keys and request features as JSON.")],
+) -> None:
+    """Ask an endpoint for one prediction."""
+    with Client() as client:
+        answer = client.predict(endpoint, [json.loads(instance)], return_features=True)
+        out.print_json(json.dumps(answer[0]))
+
+
+def main() -> None:
+    """Runs the command and says in one line what went wrong."""
+    try:
+        app()
+    except ModelyardError as error:
+        err.print(f"[red]error:[/] {error}")
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

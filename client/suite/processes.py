@@ -1,0 +1,94 @@
+"""Child processes that can't outlive their parent."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from client.suite.plan import ProcessSpec
+
+PR_SET_PDEATHSIG = 1
+RESTART_BUDGET = 5
+RESTART_PERIOD = 60.0
+
+
+def _die_with_parent() -> None:
+    """Asks the kernel to kill this process when its parent dies, however that happens."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+@dataclass
+class Child:
+    """A running process of the suite, started again when it ends by itself."""
+
+    spec: ProcessSpec
+    log: Path
+    process: subprocess.Popen[bytes] | None = None
+    started: list[float] = field(default_factory=list)
+
+    def start(self) -> None:
+        """Starts the process with its output appended to the log."""
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        now = time.monotonic()
+        self.started = [at for at in self.started if now - at < RESTART_PERIOD] + [now]
+        with self.log.open("ab") as output:
+            self.process = subprocess.Popen(  # noqa: S603
+                self.spec.command,
+                env=dict(self.spec.env),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C reaches the launcher alone, which stops in order
+                preexec_fn=_die_with_parent,  # noqa: PLW1509 - the launcher has one thread
+            )
+
+    @property
+    def pid(self) -> int:
+        """Process id; 0 before the start."""
+        return self.process.pid if self.process else 0
+
+    def ended(self) -> bool:
+        """Whether the process has ended by itself."""
+        return self.process is not None and self.process.poll() is not None
+
+    def may_restart(self) -> bool:
+        """Whether the budget of restarts allows another one."""
+        now = time.monotonic()
+        recent = [at for at in self.started if now - at < RESTART_PERIOD]
+        return self.spec.restarts and len(recent) <= RESTART_BUDGET
+
+    def ask_to_stop(self) -> None:
+        """Sends SIGTERM."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+
+    def stop(self, deadline: float) -> None:
+        """Waits for the end and kills the whole process group when time is up."""
+        if self.process is None:
+            return
+        try:
+            self.process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            pass
+        finally:
+            kill_group(self.process.pid)
+            self.process.wait()
+
+    def tail(self, lines: int = 12) -> str:
+        """Last lines of the log."""
+        try:
+            return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+        except OSError:
+            return ""
+
+
+def kill_group(pid: int) -> None:
+    """Kills what is left of a process group."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)

@@ -1,0 +1,190 @@
+"""Starts the suite, watches over it and stops it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+import httpx
+
+from client.errors import ModelyardError
+from client.suite.plan import ProcessSpec, SuiteSettings, plan
+from client.suite.processes import Child
+
+READY_TIMEOUT = 120.0
+STOP_TIMEOUT = 10.0
+POLL = 0.1
+
+Progress = Callable[[dict[str, bool]], None]
+"""Is told, again and again, which parts are ready."""
+
+
+class SuiteFailed(ModelyardError):  # noqa: N818
+    """A part of the suite could not be started."""
+
+
+class Supervisor:
+    """Owns the processes of one suite. Must be used from the main thread."""
+
+    def __init__(self, settings: SuiteSettings) -> None:
+        self.settings = settings
+        self.children = [
+            Child(spec, settings.home / "logs" / f"{spec.name}.log") for spec in plan(settings)
+        ]
+        self._stop_asked = False
+
+    @property
+    def state_file(self) -> Path:
+        """File that says which suite runs in this home."""
+        return self.settings.home / "run" / "suite.json"
+
+    def start(self, progress: Progress = lambda _: None) -> float:
+        """Starts everything and waits until the gateway and all services are ready.
+
+        Returns:
+            Seconds that it took.
+
+        Raises:
+            SuiteFailed: A port is taken, a part ends at once, or time is up.
+        """
+        began = time.monotonic()
+        check_ports([child.spec for child in self.children])
+        for child in self.children:
+            child.start()
+        self._write_state()
+        while True:
+            ready = self._readiness()
+            progress(ready)
+            if all(ready.values()):
+                return time.monotonic() - began
+            self.revive()
+            if time.monotonic() - began > READY_TIMEOUT:
+                raise SuiteFailed(self._complaint(ready))
+            if self._stop_asked:
+                raise SuiteFailed("stopped before it was ready")
+            time.sleep(POLL)
+
+    def watch(self) -> None:
+        """Keeps the suite alive until someone asks it to stop."""
+        while not self._stop_asked:
+            if self.revive():
+                self._write_state()
+            time.sleep(POLL)
+
+    def revive(self) -> bool:
+        """Starts again what has ended by itself; True when there was something.
+
+        Raises:
+            SuiteFailed: A part ends again and again.
+        """
+        dead = [child for child in self.children if child.ended()]
+        for child in dead:
+            if not child.may_restart():
+                raise SuiteFailed(
+                    f"{child.spec.name} keeps ending, see {child.log}:\n{child.tail()}"
+                )
+            child.start()
+        return bool(dead)
+
+    def stop(self) -> None:
+        """Stops everything, services before what they stand on."""
+        deadline = time.monotonic() + STOP_TIMEOUT
+        backing = {"valkey", "ray", "mlflow"}
+        fronts = [child for child in self.children if child.spec.name not in backing]
+        for group in (fronts, [child for child in self.children if child.spec.name in backing]):
+            for child in group:
+                child.ask_to_stop()
+            for child in group:
+                child.stop(deadline)
+        self.state_file.unlink(missing_ok=True)
+
+    def on_signal(self) -> None:
+        """Lets SIGINT and SIGTERM end `watch`."""
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._ask_to_stop)
+
+    def _ask_to_stop(self, _number: int, _frame: FrameType | None) -> None:
+        self._stop_asked = True
+
+    def _readiness(self) -> dict[str, bool]:
+        ready = {child.spec.name: listens(child.spec.port) for child in self.children}
+        if ready["gateway"]:
+            ready |= gateway_readiness(self.settings.url)
+        return ready
+
+    def _complaint(self, ready: dict[str, bool]) -> str:
+        waiting = [child for child in self.children if not ready[child.spec.name]]
+        logs = "\n".join(f"--- {each.log}\n{each.tail()}" for each in waiting)
+        names = ", ".join(each.spec.name for each in waiting)
+        return f"not ready after {READY_TIMEOUT:.0f} s: {names}\n{logs}"
+
+    def _write_state(self) -> None:
+        self.state_file.parent.mkdir(parents=True, exist_ok=True)
+        state = {
+            "pid": os.getpid(),
+            "url": self.settings.url,
+            "processes": {child.spec.name: child.pid for child in self.children},
+        }
+        scratch = self.state_file.with_suffix(".tmp")
+        scratch.write_text(json.dumps(state, indent=2))
+        scratch.replace(self.state_file)
+
+
+def check_ports(specs: list[ProcessSpec]) -> None:
+    """Refuses to start over somebody else's ports."""
+    taken = [spec for spec in specs if listens(spec.port)]
+    if taken:
+        names = ", ".join(f"{spec.name} ({spec.port})" for spec in taken)
+        raise SuiteFailed(
+            f"ports are taken: {names}. Is a suite running already (`modelyard down`)? "
+            "Otherwise choose others with `--port`."
+        )
+
+
+def listens(port: int) -> bool:
+    """Whether something listens on a local port."""
+    with socket.socket() as probe:
+        probe.settimeout(0.2)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def gateway_readiness(url: str) -> dict[str, bool]:
+    """What the gateway says of itself and of each service."""
+    try:
+        answer = httpx.get(f"{url}/readyz", timeout=2.0)
+        checks = answer.json().get("checks", {})
+    except (httpx.HTTPError, ValueError):
+        return {"gateway": False}
+    services = {area: each == "ok" for area, each in checks.items() if "/" not in area}
+    return {"gateway": answer.is_success, **services}
+
+
+def running_suite(home: Path) -> dict[str, object] | None:
+    """State of the suite that runs in a home; None when none does."""
+    try:
+        state: dict[str, object] = json.loads((home / "run" / "suite.json").read_text())
+        os.kill(int(str(state["pid"])), 0)
+    except (OSError, ValueError, KeyError):
+        return None
+    return state
+
+
+def stop_running(home: Path) -> bool:
+    """Asks a running suite's launcher to stop and waits for its end; False without one."""
+    state = running_suite(home)
+    if state is None:
+        return False
+    pid = int(str(state["pid"]))
+    os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + STOP_TIMEOUT + 10
+    while running_suite(home) is not None:
+        if time.monotonic() > deadline:
+            raise SuiteFailed(f"the launcher (pid {pid}) does not stop; kill -9 it: nothing stays")
+        time.sleep(POLL)
+    return True

@@ -1,0 +1,1 @@
+"""Experiments: what is compared, by which rules, and what came out."""

@@ -1,0 +1,1 @@
+"""Monitoring: windows of predictions, drift, delayed labels, alerts and what is done about them."""

@@ -1,0 +1,1 @@
+"""The rules of monitoring: sketches, references, judgements, quality and alerts."""

@@ -1,0 +1,1 @@
+"""The record of models, versions, stages, aliases, artifacts, lineage and audit."""

@@ -1,0 +1,1 @@
+"""What a process needs to be a Modelyard service and no service owns."""

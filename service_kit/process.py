@@ -1,0 +1,38 @@
+"""The life of this process in its family."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import signal
+import threading
+import time
+
+_PR_SET_PDEATHSIG = 1
+_POLL_SECONDS = 0.5
+
+
+def die_with_parent(signum: signal.Signals = signal.SIGTERM) -> None:
+    """Make this process end when its parent does, so that nothing is left orphaned.
+
+    On Linux the kernel sends the signal, when the *thread* that started this process ends;
+    elsewhere a thread of our own looks whether the parent has changed.
+    """
+    parent = os.getppid()
+    if platform.system() == "Linux":
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.prctl(_PR_SET_PDEATHSIG, int(signum), 0, 0, 0) != 0:
+            raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
+        if os.getppid() != parent:  # It ended just before we asked.
+            os.kill(os.getpid(), signum)
+        return
+    threading.Thread(
+        target=_watch_parent, args=(parent, signum), name="parent-watch", daemon=True
+    ).start()
+
+
+def _watch_parent(parent: int, signum: signal.Signals) -> None:
+    while os.getppid() == parent:
+        time.sleep(_POLL_SECONDS)
+    os.kill(os.getpid(), signum)

@@ -1,0 +1,373 @@
+"""The consuming side: at least once from Redis, effectively once into SQL."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import redis
+from prometheus_client import Counter, Gauge
+from sqlalchemy import Column, Engine, MetaData, String, Table, delete, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DataError, DBAPIError
+from sqlalchemy.orm import DeclarativeBase, Session
+
+from service_kit.database import UtcDateTime, transaction
+from service_kit.errors import DomainError, Unavailable
+from service_kit.ids import uuid7_str
+from service_kit.streams.events import Event, decode_event
+from service_kit.streams.redis_streams import (
+    BACKGROUND_TIMEOUT_S,
+    EventStreams,
+    connect,
+    unavailable,
+)
+
+Handler = Callable[[Session, Sequence[Event]], None]
+
+logger = logging.getLogger(__name__)
+
+BLOCK_S = 0.5
+DEAD_MAXLEN = 100_000
+GAUGE_EVERY_S = 5.0
+PRUNE_EVERY_S = 600.0
+PRUNE_ROWS = 10_000
+
+EVENTS = Counter(
+    "modelyard_stream_events", "Events taken from a stream.", ["stream", "group", "outcome"]
+)
+LAG = Gauge("modelyard_stream_lag", "Events not yet read by the group.", ["stream", "group"])
+PENDING = Gauge(
+    "modelyard_stream_pending", "Events read and not yet acknowledged.", ["stream", "group"]
+)
+AGE = Gauge(
+    "modelyard_stream_age_seconds",
+    "Age of the last event of the last batch when it was taken.",
+    ["stream", "group"],
+)
+
+
+def consumer_table(base: type[DeclarativeBase] | MetaData, name: str = "consumed_events") -> Table:
+    """The table of event ids whose effect has been committed."""
+    return Table(
+        name,
+        base if isinstance(base, MetaData) else base.metadata,
+        Column("consumer", String(160), primary_key=True),
+        Column("event_id", String(36), primary_key=True),
+        Column("consumed", UtcDateTime, nullable=False, index=True),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    id: bytes
+    fields: dict[bytes, bytes]
+    event: Event
+
+
+@dataclass(frozen=True, slots=True)
+class _Parked:
+    entry: _Entry
+    tries: int
+    due: float
+
+
+class StreamConsumer:
+    """Feeds the events of one stream to a handler, in batches, on a thread of its own.
+
+    The handler writes by the session it is given; the ids of the events and its effect are
+    committed together and acknowledged afterwards, so an event that comes twice takes effect
+    once. When the handler raises, the batch is halved until the event at fault is alone; that
+    one is tried again later and goes to ``{stream}.dead`` after `tries` failures, while the
+    others go on. Unavailable is nobody's fault: the whole batch waits.
+
+    Args:
+        engine: Database of `table` and of what the handler writes.
+        table: From `consumer_table`.
+        streams: Where the stream lives.
+        group: Name of the consumer group, one for each service and purpose.
+        stream: Name of the stream, without prefix.
+        handle: Takes the session and 1 to `batch` events, each new.
+        batch: Most events at a time.
+        tries: How often an event is tried before it is set aside.
+        claim_after: Idle time after which another consumer's unfinished events are taken over.
+        dedupe_for: How long ids are remembered; shorter on a stream of many events.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        table: Table,
+        streams: EventStreams,
+        group: str,
+        stream: str,
+        handle: Handler,
+        batch: int = 500,
+        *,
+        tries: int = 5,
+        retry_after: float = 0.2,
+        claim_after: timedelta = timedelta(seconds=60),
+        dedupe_for: timedelta = timedelta(days=7),
+    ) -> None:
+        self._engine = engine
+        self._table = table
+        self._streams = streams
+        self._group = group
+        self._stream = stream
+        self._handle = handle
+        self._batch = batch
+        self._tries = tries
+        self._retry_after = retry_after
+        self._claim_after = claim_after
+        self._dedupe_for = dedupe_for
+        self._key = streams.key(stream)
+        self._name = f"{socket.gethostname()}-{os.getpid()}-{uuid7_str()[-8:]}"
+        self._client = connect(streams.redis_url, BACKGROUND_TIMEOUT_S)
+        self._ready = False
+        self._held: list[_Entry] = []
+        self._parked: dict[bytes, _Parked] = {}
+        self._claim_from: Any = "0-0"
+        self._due = {"claim": 0.0, "gauge": 0.0, "prune": time.monotonic() + PRUNE_EVERY_S}
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin to consume."""
+        self._stopping.clear()
+        self._thread = threading.Thread(
+            target=self._run, name=f"consume-{self._stream}", daemon=True
+        )
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Finish the batch at hand, leave the group if nothing is pending, and close."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join(timeout=BACKGROUND_TIMEOUT_S)
+            self._thread = None
+        try:
+            if self._ready and not self._held and not self._parked:
+                self._client.xgroup_delconsumer(self._key, self._group, self._name)
+        except redis.RedisError:
+            logger.debug("the consumer of %s could not leave its group", self._stream)
+        self._client.close()
+
+    def poll_once(self, block: float = 0.0) -> int:
+        """Take one batch, waiting up to `block` seconds for it; gives the number of events read.
+
+        Raises Unavailable when Redis or the database does not answer; nothing is lost by that.
+        """
+        try:
+            with unavailable():
+                return self._poll(block)
+        except Unavailable as error:
+            # A Redis that was lost and rebuilt lacks the group; making it again is harmless.
+            self._ready = self._ready and not isinstance(error.__cause__, redis.RedisError)
+            raise
+
+    def _run(self) -> None:
+        failures = 0
+        while not self._stopping.is_set():
+            try:
+                self.poll_once(BLOCK_S)
+                if failures:
+                    logger.info("consuming %s again", self._stream)
+                failures = 0
+            except Exception as error:
+                failures += 1
+                if failures == 1 or not isinstance(error, Unavailable):
+                    logger.warning("consuming %s failed", self._stream, exc_info=error)
+                pause = min(0.1 * 2 ** min(failures, 6), 5.0)
+                self._stopping.wait(pause * random.uniform(0.5, 1.0))
+
+    def _poll(self, block: float) -> int:
+        self._ensure_group()
+        self._retry_parked()
+        if not self._held:
+            self._held = self._claim() or self._read(block)
+        taken = len(self._held)
+        if self._held:
+            newest = self._held[-1].event.occurred
+            AGE.labels(self._stream, self._group).set((datetime.now(UTC) - newest).total_seconds())
+            self._process(self._held)
+            self._held = []
+        self._measure()
+        self._prune()
+        return taken
+
+    def _ensure_group(self) -> None:
+        if self._ready:
+            return
+        try:
+            self._client.xgroup_create(self._key, self._group, id="0", mkstream=True)
+        except redis.ResponseError as error:
+            if "BUSYGROUP" not in str(error):
+                raise
+        self._ready = True
+
+    def _read(self, block: float) -> list[_Entry]:
+        parked = [item.due - time.monotonic() for item in self._parked.values()]
+        wait_ms = int(1000 * max(0.0, min([block, *parked])))
+        found: Any = self._client.xreadgroup(
+            self._group,
+            self._name,
+            {self._key: ">"},
+            count=self._batch,
+            # A block of 0 would wait for ever.
+            block=wait_ms or None,
+        )
+        return self._entries(found[0][1]) if found else []
+
+    def _claim(self) -> list[_Entry]:
+        """Entries that a consumer took and never finished, this one's earlier life included."""
+        idle_s = self._claim_after.total_seconds()
+        if not self._is_due("claim", idle_s / 2):
+            return []
+        answer: Any = self._client.xautoclaim(
+            self._key,
+            self._group,
+            self._name,
+            min_idle_time=int(idle_s * 1000),
+            start_id=self._claim_from,
+            count=self._batch,
+        )
+        self._claim_from = answer[0]
+        if self._claim_from not in (b"0-0", "0-0"):
+            self._due["claim"] = 0.0
+        return [entry for entry in self._entries(answer[1]) if entry.id not in self._parked]
+
+    def _entries(self, raw: Iterable[tuple[bytes, dict[bytes, bytes] | None]]) -> list[_Entry]:
+        entries = []
+        for entry_id, fields in raw:
+            try:
+                entries.append(
+                    _Entry(entry_id, fields or {}, decode_event(self._stream, fields or {}))
+                )
+            except ValueError as error:
+                self._bury(entry_id, fields or {}, error)
+        return entries
+
+    def _process(self, entries: Sequence[_Entry]) -> None:
+        try:
+            fresh = self._apply([entry.event for entry in entries])
+        except Unavailable:
+            raise
+        except Exception as error:
+            if len(entries) == 1:
+                self._park(entries[0], error)
+                return
+            middle = len(entries) // 2
+            self._process(entries[:middle])
+            self._process(entries[middle:])
+            return
+        self._client.xack(self._key, self._group, *[entry.id for entry in entries])
+        for entry in entries:
+            self._parked.pop(entry.id, None)
+        self._count("handled", fresh)
+        self._count("duplicate", len(entries) - fresh)
+
+    def _apply(self, events: Sequence[Event]) -> int:
+        by_id = {event.id: event for event in events}
+        with transaction(self._engine) as session:
+            fresh = self._remember(session, by_id)
+            new = [event for event in by_id.values() if event.id in fresh]
+            if new:
+                self._handle(session, new)
+        return len(new)
+
+    def _remember(self, session: Session, ids: Iterable[str]) -> set[str]:
+        """Insert the ids and give those that were not there."""
+        dialect = session.get_bind().dialect.name
+        insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
+        statement = insert(self._table).on_conflict_do_nothing()
+        now = datetime.now(UTC)
+        # Sorted, so that two consumers with the same ids wait for each other and never both.
+        rows = [
+            {"consumer": self._consumer, "event_id": event_id, "consumed": now}
+            for event_id in sorted(ids)
+        ]
+        try:
+            returned = session.execute(statement.returning(self._table.c.event_id), rows)
+        except DBAPIError as error:
+            if isinstance(error, DataError):
+                raise
+            # No event is to blame when its id cannot be kept; setting all aside would lose them.
+            raise Unavailable("DATABASE_UNAVAILABLE", "event ids cannot be kept") from error
+        return set(returned.scalars())
+
+    @property
+    def _consumer(self) -> str:
+        return f"{self._group}/{self._stream}"
+
+    def _retry_parked(self) -> None:
+        now = time.monotonic()
+        for item in [item for item in self._parked.values() if item.due <= now]:
+            self._process([item.entry])
+
+    def _park(self, entry: _Entry, error: Exception) -> None:
+        before = self._parked.get(entry.id)
+        tries = 1 + (before.tries if before else 0)
+        if tries >= self._tries:
+            self._bury(entry.id, entry.fields, error)
+            return
+        due = time.monotonic() + self._retry_after * 2 ** (tries - 1)
+        self._parked[entry.id] = _Parked(entry, tries, due)
+        self._count("retried", 1)
+
+    def _bury(self, entry_id: bytes, fields: dict[bytes, bytes], error: Exception) -> None:
+        """Set an event aside with the reason; the message of a foreign error may echo data."""
+        reason = error.reason if isinstance(error, DomainError) else type(error).__name__
+        if fields:
+            dead: Any = {**fields, b"group": self._group.encode(), b"error": reason.encode()}
+            self._client.xadd(f"{self._key}.dead", dead, maxlen=DEAD_MAXLEN, approximate=True)
+        self._client.xack(self._key, self._group, entry_id)
+        self._parked.pop(entry_id, None)
+        self._count("dead", 1)
+        logger.error(
+            "an event of %s could not be handled by %s and was set aside",
+            self._stream,
+            self._group,
+            exc_info=error,
+        )
+
+    def _count(self, outcome: str, number: int) -> None:
+        if number:
+            EVENTS.labels(self._stream, self._group, outcome).inc(number)
+
+    def _is_due(self, task: str, every: float) -> bool:
+        now = time.monotonic()
+        if now < self._due[task]:
+            return False
+        self._due[task] = now + every
+        return True
+
+    def _measure(self) -> None:
+        if not self._is_due("gauge", GAUGE_EVERY_S):
+            return
+        groups: Any = self._client.xinfo_groups(self._key)
+        for group in groups:
+            if group["name"] == self._group.encode():
+                # Unknown (None) for a while after the stream was trimmed past the group.
+                LAG.labels(self._stream, self._group).set(group["lag"] or 0)
+                PENDING.labels(self._stream, self._group).set(group["pending"])
+
+    def _prune(self) -> None:
+        if not self._is_due("prune", PRUNE_EVERY_S):
+            return
+        table = self._table
+        old = (table.c.consumer == self._consumer) & (
+            table.c.consumed < datetime.now(UTC) - self._dedupe_for
+        )
+        some = select(table.c.event_id).where(old).limit(PRUNE_ROWS).scalar_subquery()
+        with transaction(self._engine) as session:
+            gone: Any = session.execute(delete(table).where(old, table.c.event_id.in_(some)))
+        if gone.rowcount >= PRUNE_ROWS:
+            self._due["prune"] = time.monotonic() + 1.0

@@ -1,0 +1,1 @@
+"""Endpoints, their replicas on Ray Serve, traffic tables and rollouts."""

@@ -1,0 +1,146 @@
+"""Deployments: versions that are to be loaded, and what must be done to get there."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from service_kit.names import parse_name
+from serving_svc.domain.traffic import VERSION_PATTERN
+
+#: Reports that a replica may miss before it counts as lost.
+MISSED_REPORTS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class ModelVersion:
+    """What serving must know of a version.
+
+    Attributes:
+        name: `models/{model}/versions/{version}`.
+        runtime: Plugin that loads it.
+        artifact: sha256 of the model file, in hex.
+        inputs: Columns of the input matrix.
+        outputs: Columns of the output matrix.
+        signature: The serialized signature, passed on to the data plane as it is.
+    """
+
+    name: str
+    runtime: str
+    artifact: str
+    inputs: int
+    outputs: int
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """A version that an endpoint has loaded, or had.
+
+    Attributes:
+        app: Name of its Ray Serve application.
+        replicas: How many replicas it should have.
+        wanted: Whether it should run.
+        failure: Why it can't be loaded; empty when it can.
+    """
+
+    endpoint_id: str
+    version: ModelVersion
+    app: str
+    replicas: int
+    created: datetime
+    wanted: bool = True
+    failure: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """A replica as it last reported itself."""
+
+    replica_id: str
+    model_version: str
+    address: str
+    in_flight_rows: int
+    queue_us: int
+    draining: bool
+    seen: datetime
+
+
+class AppState(StrEnum):
+    """How far Ray Serve is with an application."""
+
+    STARTING = "STARTING"
+    RUNNING = "RUNNING"
+    FAILED = "FAILED"
+    STOPPING = "STOPPING"
+
+
+@dataclass(frozen=True, slots=True)
+class AppStatus:
+    """An application as Ray Serve sees it."""
+
+    state: AppState
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do so that what runs is what is wanted."""
+
+    start: tuple[Deployment, ...]
+    stop: tuple[Deployment, ...]
+    forget: tuple[Deployment, ...]
+    failed: tuple[tuple[Deployment, str], ...]
+
+
+def app_name(endpoint_id: str, model_version: str) -> str:
+    """Name of the application that serves a version for an endpoint.
+
+    >>> app_name("late-arrival", "models/delay/versions/3")
+    'late-arrival-v3'
+    """
+    version = parse_name(VERSION_PATTERN, model_version, field="model_version")["version"]
+    return f"{endpoint_id}-v{version}"
+
+
+def plan(
+    deployments: Sequence[Deployment],
+    running: Mapping[str, AppStatus],
+    applied: Mapping[str, int],
+) -> Plan:
+    """Compare what is wanted with what runs.
+
+    Args:
+        deployments: All that is on record.
+        running: Ray Serve's applications by name.
+        applied: Replica counts that this process has asked for, by application.
+    """
+    start, stop, forget, failed = [], [], [], []
+    for each in deployments:
+        status = running.get(each.app)
+        if not each.wanted:
+            (forget if status is None else stop).append(each)
+        elif each.failure:
+            continue
+        elif status is not None and status.state is AppState.FAILED:
+            failed.append((each, status.message))
+        elif status is None or applied.get(each.app, each.replicas) != each.replicas:
+            start.append(each)
+    return Plan(tuple(start), tuple(stop), tuple(forget), tuple(failed))
+
+
+def lost(replicas: Collection[Replica], now: datetime, interval: timedelta) -> list[Replica]:
+    """Replicas that have missed too many reports."""
+    oldest = now - interval * (MISSED_REPORTS + 0.5)
+    return [replica for replica in replicas if replica.seen < oldest]
+
+
+def usable(replicas: Collection[Replica]) -> dict[str, int]:
+    """How many replicas take new requests, by version."""
+    counts: dict[str, int] = {}
+    for replica in replicas:
+        if not replica.draining:
+            counts[replica.model_version] = counts.get(replica.model_version, 0) + 1
+    return counts

@@ -1,0 +1,3 @@
+"""Fixtures for the whole suite of tests."""
+
+pytest_plugins = ["tests.fixtures"]
