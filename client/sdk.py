@@ -138,7 +138,7 @@ class Client:
         *,
         event_times: Sequence[datetime] | None = None,
         return_features: bool = False,
-    ) -> list[Json]:
+    ) -> Sequence[Json]:
         """Predicts for instances of entity keys and request-time features.
 
         Returns:
@@ -150,7 +150,7 @@ class Client:
             body["event_times"] = [each.isoformat() for each in event_times]
         if return_features:
             body["return_features"] = True
-        predictions: list[Json] = self.post(f"endpoints/{endpoint}:predict", body)["predictions"]
+        predictions: Sequence[Json] = self.post(f"endpoints/{endpoint}:predict", body)["predictions"]
         return predictions
 
     def record_outcomes(self, outcomes: Iterable[tuple[str, float, datetime]]) -> int:

@@ -117,6 +117,7 @@ class ChiSquared:
     """Pearson's chi-squared test of homogeneity; its score is Cramér's V, from 0 to 1.
 
     Cells that expect fewer than five rows are pooled, so that many rare categories raise no alarm.
+    For small differences V is about half the square root of PSI: 0.25 means the same in both.
 
     References: Pearson 1900; Cramér 1946, Mathematical Methods of Statistics; Cochran 1954, Some
     methods for strengthening the common chi-squared tests, Biometrics 10.
@@ -128,7 +129,7 @@ class ChiSquared:
     class Config(_Config):
         """Settings."""
 
-        threshold: float = Field(default=0.1, gt=0, lt=1, allow_inf_nan=False)
+        threshold: float = Field(default=0.25, gt=0, lt=1, allow_inf_nan=False)
         bins: int = Field(default=10, ge=2, le=100)
 
     def __init__(self, config: Config) -> None:

@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
-
 from modelyard.data.v1 import data_pb2
 from modelyard.events.v1 import events_pb2
+
 from monitor_svc.domain.alerts import Alert
 from monitor_svc.domain.profiles import Labels, Numbers, Values
 from monitor_svc.service.ports import OutcomeRow, PredictionRows
@@ -71,9 +71,7 @@ def prediction_rows(batch: events_pb2.PredictionBatch) -> PredictionRows:
     if len(lengths) > 1:
         raise ValueError("the columns of a prediction batch differ in length")
     shadow = batch.role == events_pb2.PredictionBatch.ROLE_SHADOW
-    return PredictionRows(
-        batch.endpoint, batch.model_version, shadow, ids, times, scores, columns
-    )
+    return PredictionRows(batch.endpoint, batch.model_version, shadow, ids, times, scores, columns)
 
 
 def _values(column: data_pb2.Column) -> Values:

@@ -13,6 +13,7 @@ from typing import Any
 
 from sqlalchemy import (
     JSON,
+    URL,
     BigInteger,
     Connection,
     DateTime,
@@ -23,7 +24,6 @@ from sqlalchemy import (
     create_engine,
     event,
 )
-from sqlalchemy import URL as Url
 from sqlalchemy import make_url as parse_url
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import OperationalError
@@ -80,7 +80,7 @@ class UtcDateTime(TypeDecorator[datetime]):
         moment = value.astimezone(UTC)
         return moment.replace(tzinfo=None) if dialect.name == "sqlite" else moment
 
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+    def process_result_value(self, value: datetime | None, _: Dialect) -> datetime | None:
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
@@ -133,7 +133,7 @@ def migration_engine(engine: Engine) -> Engine:
     return _create(engine.url, migrating=True, poolclass=NullPool)
 
 
-def _create(url: Url, *, migrating: bool = False, **options: Any) -> Engine:
+def _create(url: URL, *, migrating: bool = False, **options: Any) -> Engine:
     backend = url.get_backend_name()
     if backend == "sqlite":
         if url.database in (None, "", ":memory:"):

@@ -30,7 +30,7 @@ MAX_REQUEST_ID = 128
 class Serializable(Protocol):
     """What an answer must be able to do; every protobuf message can."""
 
-    def SerializeToString(self) -> bytes: ...
+    def SerializeToString(self) -> bytes: ...  # noqa: N802
 
 
 M = TypeVar("M", bound=Serializable)

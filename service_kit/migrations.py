@@ -9,7 +9,7 @@ import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection, Engine, MetaData, inspect, text
+from sqlalchemy import Connection, Engine, MetaData, column, inspect, select, table, text
 
 from service_kit.database import migration_engine
 from service_kit.errors import FailedPrecondition
@@ -60,8 +60,8 @@ def _is_foreign_table(item: object, ours: set[str]) -> bool:
     # Another package's tables and the version tables may live in the same database.
     if not isinstance(item, tuple) or item[0] not in ("remove_table", "remove_index"):
         return False
-    table = item[1] if item[0] == "remove_table" else item[1].table
-    return table.name not in ours
+    found = item[1] if item[0] == "remove_table" else item[1].table
+    return found.name not in ours
 
 
 def version_table(package: str) -> str:
@@ -87,10 +87,10 @@ def _head(folder: Path) -> str:
 
 
 def _is_current(connection: Connection, package: str, head: str) -> bool:
-    table = version_table(package)
-    if not inspect(connection).has_table(table):
+    name = version_table(package)
+    if not inspect(connection).has_table(name):
         return False
-    found = connection.execute(text(f"SELECT version_num FROM {table}")).scalar()
+    found = connection.execute(select(column("version_num")).select_from(table(name))).scalar()
     if found is not None and found > head:
         raise FailedPrecondition(
             "DATABASE_NEWER", f"the database of {package} was migrated by a newer release"

@@ -253,7 +253,7 @@ class OutboxRelay:
 
     def _pause(self, failures: int) -> None:
         # Not cut short by news: a dead Redis is not asked again for every event.
-        until = time.monotonic() + min(0.1 * 2 ** min(failures, 6), MAX_PAUSE_S) * random.random()
+        until = time.monotonic() + min(0.1 * 2 ** min(failures, 6), MAX_PAUSE_S) * random.random()  # noqa: S311
         while not self._stopping and time.monotonic() < until:
             time.sleep(0.05)
 

@@ -64,6 +64,6 @@ def decode_token(token: str) -> str:
         offset = raw.decode()
     except (UnicodeError, binascii.Error) as error:
         raise refused from error
-    if not offset.startswith("1") or len(offset) == 1:
+    if not offset.startswith("1") or encode_token(offset[1:]) != token:
         raise refused
     return offset[1:]

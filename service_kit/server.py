@@ -78,7 +78,7 @@ def run(
         _stop_on_signals(server)
         server.bind()
         _log.info("listening", extra={"grpc": server.address, "metrics": server.metrics_address})
-        _serve(server, build(settings))
+        _serve(server, lambda: build(settings))
     except Exception:
         _log.critical("service cannot run", exc_info=True)
         _leave_within(1.0, status=1)
@@ -87,11 +87,12 @@ def run(
         telemetry.shutdown()
 
 
-def _serve(server: ServiceServer, application: Application) -> None:
-    for service in application.services:
-        server.add(service[0], service[1])
+def _serve(server: ServiceServer, build: Callable[[], Application]) -> None:
     started: list[Background] = []
     try:
+        application = build()
+        for service in application.services:
+            server.add(service[0], service[1])
         for background in application.background:
             background.start()
             started.append(background)

@@ -57,7 +57,6 @@ class ProcessSpec:
     command: tuple[str, ...]
     env: Mapping[str, str]
     port: int
-    restarts: bool = True
 
 
 def secret_file(path: Path) -> str:

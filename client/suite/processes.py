@@ -11,16 +11,22 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from client.errors import ModelyardError
 from client.suite.plan import ProcessSpec
 
 PR_SET_PDEATHSIG = 1
 RESTART_BUDGET = 5
 RESTART_PERIOD = 60.0
+FIRST_PAUSE = 0.5
 
 
 def _die_with_parent() -> None:
     """Asks the kernel to kill this process when its parent dies, however that happens."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+class KeepsEnding(ModelyardError):  # noqa: N818
+    """A process ends again and again."""
 
 
 @dataclass
@@ -57,11 +63,17 @@ class Child:
         """Whether the process has ended by itself."""
         return self.process is not None and self.process.poll() is not None
 
-    def may_restart(self) -> bool:
-        """Whether the budget of restarts allows another one."""
+    def restart_due(self) -> bool:
+        """Whether it is time to start again: later with every start of the last minute.
+
+        Raises:
+            KeepsEnding: The budget of restarts is used up.
+        """
         now = time.monotonic()
         recent = [at for at in self.started if now - at < RESTART_PERIOD]
-        return self.spec.restarts and len(recent) <= RESTART_BUDGET
+        if len(recent) > RESTART_BUDGET:
+            raise KeepsEnding(f"{self.spec.name} keeps ending, see {self.log}:\n{self.tail()}")
+        return not recent or now - recent[-1] > FIRST_PAUSE * 2 ** (len(recent) - 1)
 
     def ask_to_stop(self) -> None:
         """Sends SIGTERM."""

@@ -81,16 +81,12 @@ class Supervisor:
         """Starts again what has ended by itself; True when there was something.
 
         Raises:
-            SuiteFailed: A part ends again and again.
+            KeepsEnding: A part ends again and again.
         """
-        dead = [child for child in self.children if child.ended()]
-        for child in dead:
-            if not child.may_restart():
-                raise SuiteFailed(
-                    f"{child.spec.name} keeps ending, see {child.log}:\n{child.tail()}"
-                )
+        due = [child for child in self.children if child.ended() and child.restart_due()]
+        for child in due:
             child.start()
-        return bool(dead)
+        return bool(due)
 
     def stop(self) -> None:
         """Stops everything, services before what they stand on."""

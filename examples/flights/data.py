@@ -84,7 +84,7 @@ def load_flights() -> pd.DataFrame:
             "tailnum": raw["tailnum"].fillna(UNKNOWN_TAIL),
             "distance": raw["distance"],
             "hour": raw["hour"],
-            "weekday": hour_start.dt.tz_convert("America/New_York").dt.dayofweek.astype("int64"),
+            "weekday": hour_start.dt.tz_convert("America/New_York").dt.day_of_week.astype("int64"),
         }
     )
     return frame.sort_values(["departure", "flight_id"], ignore_index=True)

@@ -184,7 +184,7 @@ def tail_table() -> pd.DataFrame:
         {
             "tailnum": landed["tailnum"],
             "last_arrival_delay": landed["arr_delay"],
-            "event_timestamp": micros(landed["landed_at"]) // step * step,
+            "event_timestamp": -(-micros(landed["landed_at"]) // step) * step,
         }
     ).drop_duplicates(["tailnum", "event_timestamp"], keep="last")
     planes = load_planes()

@@ -140,7 +140,7 @@ def check(experiment: Experiment) -> Experiment:
     """
     _check_text(experiment.hypothesis, "experiment.hypothesis")
     _check_text(experiment.subject, "experiment.subject")
-    _check_arms(experiment.arms)
+    _check_arms(experiment.arms, experiment.design)
     _check_metric(experiment.primary, experiment.design, "experiment.primary.metric")
     _check_rule(experiment.rule)
     _check_guardrails(experiment.guardrails, experiment.design)
@@ -172,7 +172,7 @@ def _check_text(text: str, field: str) -> None:
         )
 
 
-def _check_arms(arms: Sequence[Arm]) -> None:
+def _check_arms(arms: Sequence[Arm], design: Design) -> None:
     if len(arms) != 2:
         raise InvalidArgument(
             "ARMS_NOT_TWO", "must be a control and one treatment", field="experiment.arms"
@@ -182,7 +182,9 @@ def _check_arms(arms: Sequence[Arm]) -> None:
         raise InvalidArgument(
             "INVALID_ARM", "must have different names, none empty", field="experiment.arms.arm"
         )
-    if not all(math.isfinite(arm.weight) and arm.weight > 0 for arm in arms):
+    # A shadow has no share of the answers, and pairs need none.
+    least = 0.0 if design is Design.PAIRED else 1e-9
+    if not all(least <= arm.weight < math.inf for arm in arms):
         raise InvalidArgument(
             "INVALID_WEIGHTS", "must be finite and positive", field="experiment.arms.weight"
         )

@@ -206,5 +206,3 @@ def request_id(alert_id: str, number: int) -> str:
 def _days(span: timedelta) -> str:
     days = span / timedelta(days=1)
     return f"{days:g} days" if days >= 1 else f"{span / timedelta(hours=1):g} hours"
-
-

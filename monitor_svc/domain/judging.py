@@ -151,7 +151,5 @@ def _corrected(found: Sequence[Finding], rate: float) -> list[Finding]:
     result = list(found)
     for i, p_value in zip(tested, adjusted.tolist(), strict=True):
         finding = found[i]
-        result[i] = replace(
-            finding, p_value=p_value, drifted=finding.drifted and p_value <= rate
-        )
+        result[i] = replace(finding, p_value=p_value, drifted=finding.drifted and p_value <= rate)
     return result

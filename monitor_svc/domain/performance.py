@@ -87,7 +87,7 @@ def labelled_quality(scores: Floats, labels: Floats) -> QualitySketch:
         sums=np.array(
             [(error**2).sum(), np.abs(error).sum(), loss.sum(), (loss**2).sum()], dtype=np.float64
         ),
-        score_sums=np.bincount(cells, weights=p, minlength=SCORE_CELLS),
+        score_sums=np.bincount(cells, weights=p, minlength=SCORE_CELLS).astype(np.float64),
     )
 
 

@@ -53,9 +53,7 @@ class NumericProfile:
     def sketches(self, column: Values, groups: Ints, group_count: int) -> list[NumericSketch]:
         """Sketch a column over these cells, one sketch a group; strings count as missing."""
         values = (
-            column.values
-            if isinstance(column, Numbers)
-            else np.full(len(column.values), np.nan)
+            column.values if isinstance(column, Numbers) else np.full(len(column.values), np.nan)
         )
         return numeric_by_group(values, groups, group_count, self.edges)
 
@@ -80,9 +78,7 @@ class CategoricalProfile:
     def sketches(self, column: Values, groups: Ints, group_count: int) -> list[CategoricalSketch]:
         """Sketch a column over these categories, one sketch a group."""
         labels = as_labels(column)
-        return categorical_by_group(
-            labels, groups, group_count, self.index, len(self.categories)
-        )
+        return categorical_by_group(labels, groups, group_count, self.index, len(self.categories))
 
 
 Profile = NumericProfile | CategoricalProfile
@@ -173,7 +169,8 @@ def _blocks(
         name: profile.sketches(columns[name], groups.astype(np.int64), len(starts))
         for name, profile in profiles.items()
     }
-    usable = np.flatnonzero(counts >= max(min_rows, 1))
+    # The first and the last block are often cut off: a piece of a window tells nothing of one.
+    usable = np.flatnonzero(counts >= max(min_rows, 1, int(np.median(counts)) // 2))
     if len(usable) > MAX_BLOCKS:
         usable = usable[np.linspace(0, len(usable) - 1, MAX_BLOCKS).astype(np.int64)]
     return tuple({name: of[i] for name, of in sketches.items()} for i in usable.tolist())

@@ -63,9 +63,7 @@ class LabelRows:
         query = select(outcomes.c.prediction_id, outcomes.c.value, outcomes.c.event_us).where(
             outcomes.c.metric == metric, is_one_of(self._session, outcomes.c.prediction_id, ids)
         )
-        return {
-            row[0]: OutcomeRow(row[0], row[1], row[2]) for row in self._session.execute(query)
-        }
+        return {row[0]: OutcomeRow(row[0], row[1], row[2]) for row in self._session.execute(query)}
 
     def save_outcomes(self, metric: str, rows: Sequence[OutcomeRow]) -> None:
         """Insert or replace."""

@@ -91,9 +91,7 @@ class MonitorRows:
         """Keep the reference of a new epoch; those before the last one are forgotten."""
         table = monitor_references
         content = codec.dump_reference(reference)
-        upsert(
-            self._session, table, [{"monitor": monitor_id, "epoch": epoch, "content": content}]
-        )
+        upsert(self._session, table, [{"monitor": monitor_id, "epoch": epoch, "content": content}])
         self._session.execute(
             delete(table).where(table.c.monitor == monitor_id, table.c.epoch < epoch - 1)
         )
@@ -129,7 +127,7 @@ class MonitorRows:
             .order_by(windows.c.start_us.desc())
             .limit(limit)
         )
-        return [_window(row) for row in self._session.execute(query)]
+        return [_window(row, with_sketches=False) for row in self._session.execute(query)]
 
     def closed_windows(self, monitor_id: str, limit: int, before: str) -> list[WindowState]:
         """Closed windows, newest first, behind the position `start:epoch`."""
@@ -137,9 +135,7 @@ class MonitorRows:
         if before:
             start, epoch = (int(part) for part in before.split(":"))
             older = windows.c.start_us < start
-            query = query.where(
-                older | ((windows.c.start_us == start) & (windows.c.epoch < epoch))
-            )
+            query = query.where(older | ((windows.c.start_us == start) & (windows.c.epoch < epoch)))
         query = query.order_by(windows.c.start_us.desc(), windows.c.epoch.desc()).limit(limit)
         return [_window(row) for row in self._session.execute(query)]
 
@@ -159,10 +155,11 @@ def _monitor(row: Row[tuple[object, ...]]) -> Monitor:
     )  # fmt: skip
 
 
-def _window(row: Row[tuple[object, ...]]) -> WindowState:
+def _window(row: Row[tuple[object, ...]], *, with_sketches: bool = True) -> WindowState:
+    sketches = codec.load_sketches(bytes(row.sketches)) if with_sketches else {}
     return WindowState(
         row.monitor, row.epoch, row.start_us, row.end_us, row.row_count,
-        codec.load_sketches(bytes(row.sketches)), row.closed, row.skipped,
+        sketches, row.closed, row.skipped,
         tuple(codec.finding_in(finding) for finding in row.findings),
     )  # fmt: skip
 

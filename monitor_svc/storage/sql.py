@@ -32,9 +32,7 @@ def insert_new(session: Session, table: Table, rows: Sequence[Mapping[str, Any]]
         session.execute(statement.on_conflict_do_nothing(), [dict(row) for row in rows])
 
 
-def is_one_of(
-    session: Session, column: Column[str], values: Sequence[str]
-) -> ColumnElement[bool]:
+def is_one_of(session: Session, column: Column[str], values: Sequence[str]) -> ColumnElement[bool]:
     """`column IN values` with one bound parameter, however many values there are."""
     if _dialect(session) == "postgresql":
         return column == any_(literal(list(values), ARRAY(Text)))

@@ -30,6 +30,7 @@ F = TypeVar("F", bound=WorkflowFunction)
 T = TypeVar("T")
 
 QUEUE_POLL_S = 1.0
+MESSAGE_POLL_S = 1.0
 SCHEDULE_POLL_S = 3_600.0
 POOL_SIZE = 8
 WAIT_POLL_S = 0.05
@@ -144,7 +145,7 @@ class DurableEngine:
         DBOS.destroy(destroy_registry=True)
         DurableEngine._launched = None
 
-    def start(self, name: str, workflow_id: str, input: Json, *, queue: str = "") -> None:
+    def start(self, name: str, workflow_id: str, input: Json, *, queue: str = "") -> None:  # noqa: A002
         """Start a workflow unless one of that id exists; returns as soon as it is recorded.
 
         Raises NotFound (``WORKFLOW_UNKNOWN``) for a name or queue that is not registered.
@@ -243,14 +244,15 @@ class DurableEngine:
             log_level="WARNING",
             enable_otlp=False,
             scheduler_polling_interval_sec=SCHEDULE_POLL_S,
+            notification_listener_polling_interval_sec=MESSAGE_POLL_S,
         )
 
     def _wrapped(self, function: WorkflowFunction) -> Callable[[Json], Json]:
-        def run(input: Json) -> Json:
+        def run(values: Json) -> Json:
             workflow_id = str(DBOS.workflow_id)
             interrupt = self._began(workflow_id)
             try:
-                return function(WorkflowContext(workflow_id, interrupt), input)
+                return function(WorkflowContext(workflow_id, interrupt), values)
             except DomainError as error:
                 raise WorkflowFailed(error) from error
             finally:
@@ -279,13 +281,14 @@ class DurableEngine:
 
     def _wake_receivers(self, workflow_id: str | None = None) -> None:
         # DBOS cannot be asked to wake one; it would notice at its next look at the database.
-        for _, (receiver, *_), waiting in self._dbos._sys_db.notifications_map.snapshot():
+        database = self._dbos._sys_db  # noqa: SLF001
+        for _, (receiver, *_), waiting in database.notifications_map.snapshot():
             if workflow_id in (None, receiver):
                 waiting.set()
 
     def _interrupt_receivers(self) -> None:
         # Nor does DBOS end one that waits, and its thread would keep the process from ending.
-        database = self._dbos._sys_db_field
+        database = self._dbos._sys_db_field  # noqa: SLF001
         if database is not None:
             database.recv_check = database.recv_consume = _interrupted
             self._wake_receivers()

@@ -10,7 +10,7 @@ from service_kit.errors import DomainError
 Json = dict[str, Any]
 
 
-class StepFailed(DomainError):
+class StepFailed(DomainError):  # noqa: N818
     """A step raised something that is no domain error; the log has what it was."""
 
 
@@ -33,7 +33,7 @@ def error_from(recorded: Json) -> DomainError:
     return error
 
 
-class WorkflowFailed(Exception):
+class WorkflowFailed(Exception):  # noqa: N818
     """Carries a domain error out of a workflow in the form that is recorded: code and data."""
 
     def __init__(self, error: DomainError) -> None:

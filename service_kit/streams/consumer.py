@@ -186,7 +186,7 @@ class StreamConsumer:
                 if failures == 1 or not isinstance(error, Unavailable):
                     logger.warning("consuming %s failed", self._stream, exc_info=error)
                 pause = min(0.1 * 2 ** min(failures, 6), 5.0)
-                self._stopping.wait(pause * random.uniform(0.5, 1.0))
+                self._stopping.wait(pause * random.uniform(0.5, 1.0))  # noqa: S311
 
     def _poll(self, block: float) -> int:
         self._ensure_group()

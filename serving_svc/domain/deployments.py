@@ -117,7 +117,10 @@ def plan(
         running: Ray Serve's applications by name.
         applied: Replica counts that this process has asked for, by application.
     """
-    start, stop, forget, failed = [], [], [], []
+    start: list[Deployment] = []
+    stop: list[Deployment] = []
+    forget: list[Deployment] = []
+    failed: list[tuple[Deployment, str]] = []
     for each in deployments:
         status = running.get(each.app)
         if not each.wanted:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
+from itertools import pairwise
 
 from service_kit.errors import FailedPrecondition, InvalidArgument
 from serving_svc.domain.traffic import variant_name
@@ -189,7 +190,7 @@ def resolved(strategy: Strategy) -> Strategy:
 
 def _check_steps(strategy: Strategy) -> None:
     steps = strategy.steps
-    rising = all(a < b for a, b in zip(steps, steps[1:], strict=False))
+    rising = all(a < b for a, b in pairwise(steps))
     if not all(map(math.isfinite, steps)) or not rising or steps[0] <= 0 or steps[-1] != 100:
         raise _wrong("steps", "must rise from above 0 to 100")
     if len(steps) > MOST_STEPS:

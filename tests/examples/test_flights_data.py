@@ -65,7 +65,7 @@ def test_schedule_hour_is_the_local_clock_in_winter_and_summer() -> None:
     flights = load_flights()
     local = flights["departure"].dt.tz_convert("America/New_York")
     assert (local.dt.hour == flights["hour"]).all()
-    assert (local.dt.dayofweek == flights["weekday"]).all()
+    assert (local.dt.day_of_week == flights["weekday"]).all()
 
 
 def test_landing_follows_departure() -> None:

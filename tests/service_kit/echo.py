@@ -12,10 +12,11 @@ import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool
 from google.protobuf.wrappers_pb2 import StringValue
 from modelyard.auth.v1 import auth_pb2
+
 from service_kit.settings import ServiceSettings
 
 SERVICE = "kittest.v1.Echo"
-TOKEN = "a-token-for-tests"  # noqa: S105
+TOKEN = "a-token-for-tests"
 SETTINGS = ServiceSettings(service="echo", service_token=TOKEN)
 
 # name, client streams, server streams, scope, may be repeated

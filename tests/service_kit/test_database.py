@@ -43,7 +43,7 @@ def test_times_compare_and_sort_by_moment(engine: Engine) -> None:
 
 def test_naive_time_is_refused(engine: Engine) -> None:
     with pytest.raises(StatementError, match="time zone"):
-        add_book(engine, created=datetime(2013, 1, 1))
+        add_book(engine, created=NOON.replace(tzinfo=None))
 
 
 def test_json_keeps_structure_and_null_is_null(engine: Engine) -> None:
@@ -62,10 +62,15 @@ def test_json_refuses_what_json_lacks(engine: Engine, value: float) -> None:
 
 def test_error_rolls_back_and_hides_values(engine: Engine) -> None:
     add_book(engine, "kept")
-    with pytest.raises(IntegrityError) as caught, transaction(engine) as session:
-        session.add(Shelf(name="t"))
-        session.flush()
-        session.add(Book(name="secret-name", shelf="nowhere", tags=None, created=NOON))
+
+    def add_wrongly() -> None:
+        with transaction(engine) as session:
+            session.add(Shelf(name="t"))
+            session.flush()
+            session.add(Book(name="secret-name", shelf="nowhere", tags=None, created=NOON))
+
+    with pytest.raises(IntegrityError) as caught:
+        add_wrongly()
     assert "[SQL parameters hidden" in str(caught.value)
     with reading(engine) as session:
         assert session.scalars(select(Shelf.name)).all() == ["s"]
@@ -113,9 +118,7 @@ def test_concurrent_read_modify_write_loses_nothing_on_sqlite(tmp_path: Path) ->
     engine.dispose()
 
 
-def test_a_locked_database_is_unavailable(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_locked_database_is_unavailable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service_kit.database.BUSY_TIMEOUT_MS", 20)
     engine = make_engine(f"sqlite:///{tmp_path}/locked.db")
     with transaction(engine) as first:

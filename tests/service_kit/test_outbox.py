@@ -60,9 +60,13 @@ def test_events_of_a_commit_arrive_in_order(engine: Engine, streams: EventStream
 
 
 def test_rolled_back_events_are_never_sent(engine: Engine, streams: EventStreams) -> None:
-    with pytest.raises(RuntimeError), transaction(engine) as session:
-        publish(session, OUTBOX, "s", "k", Int64Value(value=1))
-        raise RuntimeError
+    def publish_and_fail() -> None:
+        with transaction(engine) as session:
+            publish(session, OUTBOX, "s", "k", Int64Value(value=1))
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        publish_and_fail()
     assert OutboxRelay(engine, OUTBOX, streams).relay_once() == 0
 
 
@@ -149,9 +153,7 @@ def test_only_the_lost_tail_is_sent_again(engine: Engine, streams: EventStreams)
     assert numbers(streams) == [2]
 
 
-def test_sent_rows_are_deleted_when_kept_long_enough(
-    engine: Engine, streams: EventStreams
-) -> None:
+def test_sent_rows_are_deleted_when_kept_long_enough(engine: Engine, streams: EventStreams) -> None:
     put(engine, 1)
     OutboxRelay(engine, OUTBOX, streams).relay_once()
     assert rows(engine) == 1
@@ -190,9 +192,7 @@ def test_one_process_of_a_service_sends_at_a_time(
 
 def test_many_events_are_sent_in_batches(engine: Engine, streams: EventStreams) -> None:
     with transaction(engine) as session:
-        publish_all(
-            session, OUTBOX, [Event.of("s", "k", Int64Value(value=n)) for n in range(1200)]
-        )
+        publish_all(session, OUTBOX, [Event.of("s", "k", Int64Value(value=n)) for n in range(1200)])
     relay = OutboxRelay(engine, OUTBOX, streams)
     relay.start()
     wait_until(lambda: streams.length("s") == 1200)

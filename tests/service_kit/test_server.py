@@ -15,8 +15,8 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
 from service_kit import metrics
-from service_kit.errors import NotFound
 from service_kit.server import ServiceServer
 from service_kit.transport import UnsafeAddressError
 from tests.service_kit import echo
@@ -88,9 +88,11 @@ def test_before_open_it_answers_not_serving_and_starting() -> None:
     try:
         assert health(server) == DOWN
         assert json.loads(get(server, "/readyz")[1])["status"] == "starting"
-        with grpc.insecure_channel(server.address) as channel:
-            with pytest.raises(grpc.RpcError) as got:
-                echo.EchoStub(channel).say(echo.said("x"), timeout=5)
+        with (
+            grpc.insecure_channel(server.address) as channel,
+            pytest.raises(grpc.RpcError) as got,
+        ):
+            echo.EchoStub(channel).say(echo.said("x"), timeout=5)
         assert got.value.code() is grpc.StatusCode.UNAVAILABLE
         assert got.value.details() == "the service is still starting"
     finally:
@@ -123,11 +125,13 @@ def test_health_can_be_watched() -> None:
 
 
 def test_reflection_lists_the_services() -> None:
-    with ServiceServer(echo.SETTINGS, [(echo.add_to_server, echo.Echo())]) as server:
-        with grpc.insecure_channel(server.address) as channel:
-            stub = reflection_pb2_grpc.ServerReflectionStub(channel)
-            ask = reflection_pb2.ServerReflectionRequest(list_services="")
-            answer = next(iter(stub.ServerReflectionInfo(iter([ask]), timeout=5)))
+    with (
+        ServiceServer(echo.SETTINGS, [(echo.add_to_server, echo.Echo())]) as server,
+        grpc.insecure_channel(server.address) as channel,
+    ):
+        stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+        ask = reflection_pb2.ServerReflectionRequest(list_services="")
+        answer = next(iter(stub.ServerReflectionInfo(iter([ask]), timeout=5)))
     names = {service.name for service in answer.list_services_response.service}
     assert {echo.SERVICE, "grpc.health.v1.Health"} <= names
 
@@ -166,7 +170,9 @@ def test_a_taken_port_is_an_error() -> None:
 
 
 def test_without_a_token_there_is_no_server() -> None:
-    settings = echo.SETTINGS.model_copy(update={"service_token": type(echo.SETTINGS.service_token)("")})
+    settings = echo.SETTINGS.model_copy(
+        update={"service_token": type(echo.SETTINGS.service_token)("")}
+    )
     with pytest.raises(ValueError, match="token"):
         ServiceServer(settings)
 
@@ -224,17 +230,3 @@ def test_a_hanging_ping_is_a_failed_one() -> None:
     finally:
         release.set()
         readiness.drain()
-
-
-def test_domain_errors_stay_what_they_were() -> None:
-    def lost(text: str, _: grpc.ServicerContext) -> str:
-        raise NotFound("MODEL_NOT_FOUND", "no such model", field="name", model="delay")
-
-    from service_kit.channels import calling, open_channel
-
-    with ServiceServer(echo.SETTINGS, [(echo.add_to_server, echo.Echo(lost))]) as server:
-        with open_channel(server.address, echo.SETTINGS) as channel, pytest.raises(NotFound) as got:
-            with calling("echo"):
-                echo.EchoStub(channel).say(echo.said("x"))
-    assert (got.value.reason, got.value.field) == ("MODEL_NOT_FOUND", "name")
-    assert got.value.metadata == {"model": "delay"}

@@ -35,7 +35,11 @@ def test_a_sound_plan_is_taken_as_it_is(make_experiment) -> None:
         ({"arms": (Arm("a"), Arm("b"), Arm("c"))}, "arms"),
         ({"arms": (Arm("a"), Arm("a"))}, "arms.arm"),
         ({"arms": (Arm("a"), Arm(""))}, "arms.arm"),
-        ({"arms": (Arm("a"), Arm("b", 0.0))}, "arms.weight"),
+        ({"arms": (Arm("a"), Arm("b", -1.0))}, "arms.weight"),
+        (
+            {"arms": (Arm("a"), Arm("b", 0.0)), "design": Design.RANDOMIZED},
+            "arms.weight",
+        ),
         ({"arms": (Arm("a"), Arm("b", math.nan))}, "arms.weight"),
         ({"primary": MetricSpec("f1")}, "primary.metric"),
         ({"primary": MetricSpec("brier", higher_is_better=True)}, "primary.higher_is_better"),

@@ -1,0 +1,1 @@
+"""The way of a prediction: assignment, features, replicas, fallbacks, log."""

@@ -1,0 +1,115 @@
+"""What is asked of the data plane and what it answers, whatever protocol it came by."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway.dataplane.features import FeatureColumns
+from gateway.dataplane.inputs import Columns, Where, instance_path
+from gateway.dataplane.routing import Route, Variant
+
+#: Rows of one request.
+MOST_ROWS = 1024
+
+
+@dataclass(slots=True)
+class Ask:
+    """A request for predictions.
+
+    Attributes:
+        endpoint: Id of the endpoint.
+        instances: One object a row; empty objects when `matrix` is given.
+        event_times_us: When the things predicted about happen; now when absent.
+        version: Version or variant that must answer; the traffic table decides when empty.
+        matrix: Inputs that the caller encoded already: float32, little-endian, row-major.
+        return_features: Whether the inputs go back with the answer.
+        where: How fields are named in refusals.
+        time_limit: Seconds that the caller gives at most.
+        began: Monotonic time of arrival.
+    """
+
+    endpoint: str
+    instances: Sequence[Mapping[str, Any]]
+    event_times_us: Sequence[int] | None = None
+    version: str = ""
+    matrix: bytes | None = None
+    return_features: bool = False
+    where: Where = instance_path
+    time_limit: float = 30.0
+    began: float = field(default_factory=time.monotonic)
+
+
+@dataclass(slots=True)
+class Prepared:
+    """The inputs of one variant for some rows of a request.
+
+    Attributes:
+        columns: What the model sees, before encoding, and the entity keys.
+        times_us: When looked-up values became known, by field.
+        features: All that the store gave.
+    """
+
+    columns: Columns
+    matrix: bytes
+    times_us: dict[str, list[int]] = field(default_factory=dict)
+    feature_service: str = ""
+    features: FeatureColumns | None = None
+
+
+@dataclass(slots=True)
+class Scored:
+    """The answer for some rows of a request.
+
+    Attributes:
+        rows: Places of the rows in the request.
+        assigned: Variant that the traffic table gave them.
+        served: Variant that answered; nothing when the default did.
+        outputs: One tuple a row.
+        latency_us: Time of the model call that succeeded.
+        failed: Variants that failed before.
+    """
+
+    rows: list[int]
+    assigned: Variant
+    served: Variant | None
+    fallback: str
+    outputs: list[tuple[float, ...]]
+    prepared: Prepared | None
+    latency_us: int = 0
+    failed: tuple[Variant, ...] = ()
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of the outputs."""
+        return (self.served or self.assigned).plan.outputs
+
+
+@dataclass(slots=True)
+class Answer:
+    """What the data plane answers, in the groups that it worked in.
+
+    Attributes:
+        ids: Prediction ids, one a row.
+        units: What the traffic was split by, one a row.
+    """
+
+    route: Route
+    ids: list[str]
+    units: list[str]
+    event_times_us: list[int]
+    scored: list[Scored]
+
+    def by_row(self, make: Callable[[Scored, int, int], Any]) -> list[Any]:
+        """Something for each row, in the order of the request.
+
+        Args:
+            make: Given the group, the place in the group and the place in the request.
+        """
+        made: list[Any] = [None] * len(self.ids)
+        for group in self.scored:
+            for at, row in enumerate(group.rows):
+                made[row] = make(group, at, row)
+        return made

@@ -1,0 +1,194 @@
+"""What a model wants: checks of what callers give, and the matrix that a replica takes. Pure."""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import nan
+from typing import Any
+
+from service_kit.errors import InvalidArgument
+
+Columns = dict[str, list[Any]]
+"""Values by field, one a row; None or NaN where a value is missing."""
+Where = Callable[[int, str], str]
+"""The path of a field in the request, by row and name."""
+
+FLOAT32_MAX = 3.4028234663852886e38
+_MOST_TEXT = 512
+
+
+@dataclass(frozen=True, slots=True)
+class InputField:
+    """One column of the matrix.
+
+    Attributes:
+        codes: Code of each category; nothing for a number.
+        looked_up: True when the online store gives it, False when the caller does.
+        required: Whether a missing value is refused.
+    """
+
+    name: str
+    codes: Mapping[str, int] | None
+    looked_up: bool
+    required: bool
+
+
+@dataclass(frozen=True, slots=True)
+class InputPlan:
+    """Inputs and outputs of a version, ready for use.
+
+    Attributes:
+        fields: Columns of the matrix, in order.
+        entity_keys: Keys that the feature service needs.
+        feature_service: Its name, or empty when nothing is looked up.
+        given: The fields that the caller gives.
+        accepted: Names of everything that the caller may give.
+    """
+
+    fields: tuple[InputField, ...]
+    outputs: tuple[str, ...]
+    entity_keys: tuple[str, ...]
+    feature_service: str
+    given: tuple[InputField, ...]
+    looked_up: tuple[InputField, ...]
+    accepted: frozenset[str]
+
+
+def make_plan(
+    fields: Sequence[InputField],
+    outputs: Sequence[str],
+    entity_keys: Sequence[str],
+    feature_service: str,
+) -> InputPlan:
+    """A plan of a signature."""
+    given = tuple(field for field in fields if not field.looked_up)
+    return InputPlan(
+        fields=tuple(fields),
+        outputs=tuple(outputs),
+        entity_keys=tuple(entity_keys),
+        feature_service=feature_service,
+        given=given,
+        looked_up=tuple(field for field in fields if field.looked_up),
+        accepted=frozenset((*entity_keys, *(field.name for field in given))),
+    )
+
+
+def instance_path(row: int, name: str) -> str:
+    """The path of an instance's field, e.g. `instances[0].carrier`."""
+    return f"instances[{row}].{name}"
+
+
+def collect(
+    plan: InputPlan,
+    instances: Sequence[Mapping[str, Any]],
+    rows: Sequence[int],
+    where: Where,
+    found: list[InvalidArgument],
+) -> Columns:
+    """The columns that callers gave, checked; what is wrong is appended to `found`.
+
+    Args:
+        rows: Places of the instances in the request.
+    """
+    columns: Columns = {}
+    for key in plan.entity_keys:
+        values = [instance.get(key) for instance in instances]
+        for row, value in zip(rows, values, strict=True):
+            if type(value) not in (str, int) or value == "":
+                found.append(_entity_problem(value, where(row, key)))
+            elif not _fits(value):
+                found.append(_out_of_range(where(row, key)))
+        columns[key] = values
+    for field in plan.given:
+        values = [instance.get(field.name) for instance in instances]
+        check = _check_number if field.codes is None else _check_text
+        for row, value in zip(rows, values, strict=True):
+            error = check(field, value)
+            if error is not None:
+                found.append(InvalidArgument(*error, field=where(row, field.name)))
+        columns[field.name] = values
+    return columns
+
+
+def encode_rows(plan: InputPlan, columns: Mapping[str, list[Any]], rows: int) -> bytes:
+    """The matrix: float32, little-endian, row-major rows x fields.
+
+    A category is its code, an unknown one -1, a missing value NaN.
+    """
+    encoded = [_encoded(field, columns.get(field.name), rows) for field in plan.fields]
+    flat = array("f", [value for row in zip(*encoded, strict=True) for value in row])
+    if sys.byteorder == "big":
+        flat.byteswap()
+    return flat.tobytes()
+
+
+def decode_floats(data: bytes) -> list[float]:
+    """Numbers of float32, little-endian."""
+    flat = array("f")
+    flat.frombytes(data)
+    if sys.byteorder == "big":
+        flat.byteswap()
+    return flat.tolist()
+
+
+def decode_rows(plan: InputPlan, matrix: bytes, rows: int) -> Columns:
+    """The columns of a matrix that a caller encoded: the inverse of `encode_rows`."""
+    flat = decode_floats(matrix)
+    width = len(plan.fields)
+    columns: Columns = {}
+    for index, field in enumerate(plan.fields):
+        values: list[Any] = flat[index : rows * width : width]
+        if field.codes is not None:
+            names = {code: name for name, code in field.codes.items()}
+            values = [names.get(int(value)) if value == value else None for value in values]
+        columns[field.name] = values
+    return columns
+
+
+def _encoded(field: InputField, values: list[Any] | None, rows: int) -> list[float]:
+    if values is None:
+        return [nan] * rows
+    codes = field.codes
+    if codes is None:
+        return [nan if value is None else value for value in values]
+    return [nan if value is None else codes.get(value, -1) for value in values]
+
+
+def _entity_problem(value: Any, path: str) -> InvalidArgument:
+    if value is None or value == "":
+        return InvalidArgument("FIELD_MISSING", "is needed to look up features", field=path)
+    return InvalidArgument("WRONG_TYPE", "must be a string or an integer", field=path)
+
+
+def _fits(value: str | int) -> bool:
+    if isinstance(value, str):
+        return len(value) <= _MOST_TEXT
+    return -(2**63) <= value < 2**63
+
+
+def _out_of_range(path: str) -> InvalidArgument:
+    return InvalidArgument("OUT_OF_RANGE", "is too long or too large", field=path)
+
+
+def _check_number(field: InputField, value: Any) -> tuple[str, str] | None:
+    kind = type(value)
+    if kind is float or kind is int:
+        if -FLOAT32_MAX <= value <= FLOAT32_MAX:
+            return None
+        if value != value or abs(value) == float("inf"):
+            return "NOT_FINITE", "must be a finite number"
+        return "OUT_OF_RANGE", "is too large for a 32-bit float"
+    if value is None:
+        return ("FIELD_MISSING", "is required") if field.required else None
+    return "WRONG_TYPE", "must be a finite number"
+
+
+def _check_text(field: InputField, value: Any) -> tuple[str, str] | None:
+    if type(value) is str:
+        return None if len(value) <= _MOST_TEXT else ("OUT_OF_RANGE", "is too long")
+    if value is None:
+        return ("FIELD_MISSING", "is required") if field.required else None
+    return "WRONG_TYPE", "must be a string"

@@ -1,0 +1,232 @@
+"""After the answer: mirrored scoring by shadows and arms, then the log and the exposures."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass, field
+from math import nan
+
+from gateway.dataplane.ask import Answer, Ask, Prepared, Scored
+from gateway.dataplane.log import EventLog, ExposureRow, PredictionChunk
+from gateway.dataplane.prepare import Preparer
+from gateway.dataplane.replicas import ReplicaError
+from gateway.dataplane.routing import Route, Variant
+from gateway.dataplane.scorer import Scorer
+from service_kit import metrics
+from service_kit.errors import DomainError
+
+#: Rows being mirrored at once; more are let go and counted.
+MOST_ROWS = 4_096
+_LEAST_DEADLINE_S = 1.0
+
+_log = logging.getLogger(__name__)
+_skipped = metrics.counter("mirror_skipped_total", "Rows not mirrored for lack of room.")
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What each arm made of one row."""
+
+    scores: dict[str, float] = field(default_factory=dict)
+    latencies: dict[str, int] = field(default_factory=dict)
+    errors: set[str] = field(default_factory=set)
+
+
+class Mirror:
+    """Records answers, with what other variants would have answered.
+
+    Args:
+        preparer: Makes inputs for the other variants.
+        scorer: Scores them.
+        log: Where it all goes.
+    """
+
+    def __init__(self, preparer: Preparer, scorer: Scorer, log: EventLog) -> None:
+        self._scorer = scorer
+        self._preparer = preparer
+        self._log = log
+        self._rows = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def record(self, ask: Ask, answer: Answer) -> None:
+        """Log an answer; what is to be mirrored is scored in the background first."""
+        latency = int((time.monotonic() - ask.began) * 1e6)
+        for group in answer.scored:
+            self._log.predictions(_primary(answer, group, latency))
+        if ask.version:
+            return  # asked for by name: no part of the traffic split
+        work = [each for each in _mirrored(answer) if _fits(ask, each.variant)]
+        rows = sum(len(each.rows) for each in work)
+        if rows and self._rows + rows > MOST_ROWS:
+            _skipped.inc(rows)
+            work = []
+        if work:
+            self._rows += rows
+            task = asyncio.create_task(self._mirror(ask, answer, work, rows))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        elif answer.route.arms:
+            self._expose(answer, _tallies(answer))
+
+    async def close(self, seconds: float = 1.0) -> None:
+        """Wait for what is being mirrored."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=seconds)
+        for task in self._tasks:
+            task.cancel()
+
+    async def _mirror(self, ask: Ask, answer: Answer, work: list[_Work], rows: int) -> None:
+        tallies = _tallies(answer) if answer.route.arms else {}
+        try:
+            for each in work:
+                await self._score(ask, answer, each, tallies)
+            if answer.route.arms:
+                self._expose(answer, tallies)
+        except Exception:
+            _log.exception("mirroring failed", extra={"endpoint": answer.route.endpoint})
+        finally:
+            self._rows -= rows
+
+    async def _score(
+        self, ask: Ask, answer: Answer, work: _Work, tallies: dict[int, _Tally]
+    ) -> None:
+        variant, rows = work.variant, work.rows
+        times = [answer.event_times_us[row] for row in rows] if ask.event_times_us else None
+        deadline = time.monotonic() + max(answer.route.deadline_s, _LEAST_DEADLINE_S)
+        name = variant.name
+        try:
+            prepared = await self._preparer.prepare(
+                variant, ask, rows, times, deadline, work.reuse
+            )
+            outputs, took = await self._scorer.infer(variant, prepared, len(rows), deadline)
+        except (ReplicaError, DomainError):
+            for row in rows:
+                tallies.setdefault(row, _Tally()).errors.add(name)
+            return
+        scores = [each[0] for each in outputs]
+        for row, score in zip(rows, scores, strict=True):
+            tally = tallies.setdefault(row, _Tally())
+            tally.scores[name], tally.latencies[name] = score, took
+        self._log.predictions(
+            _chunk(answer, variant, rows, scores, took, prepared, shadow=True)
+        )
+
+    def _expose(self, answer: Answer, tallies: dict[int, _Tally]) -> None:
+        route = answer.route
+        arms = tuple(arm.name for arm in route.arms)
+        places = {name: place for place, name in enumerate(arms)}
+        exposed = [
+            ExposureRow(
+                endpoint=route.endpoint,
+                experiment=route.experiment,
+                arms=arms,
+                unit=answer.units[row],
+                prediction_id=answer.ids[row],
+                event_time_us=answer.event_times_us[row],
+                assigned=places[group.assigned.name],
+                scores=[tallies[row].scores.get(arm, nan) for arm in arms],
+                latencies_us=[tallies[row].latencies.get(arm, 0) for arm in arms],
+                errors=[int(arm in tallies[row].errors) for arm in arms],
+            )
+            for group in answer.scored
+            if group.assigned.name in places
+            for row in group.rows
+        ]
+        if exposed:
+            self._log.exposures(exposed)
+
+
+@dataclass(slots=True)
+class _Work:
+    variant: Variant
+    rows: list[int]
+    reuse: Prepared | None
+
+
+def _fits(ask: Ask, variant: Variant) -> bool:
+    # A matrix that the caller encoded for one version is no failure of another.
+    width = len(variant.plan.fields) * 4
+    return ask.matrix is None or len(ask.matrix) == width * len(ask.instances)
+
+
+def _mirrored(answer: Answer) -> list[_Work]:
+    route = answer.route
+    if not route.shadows and not (route.paired and route.arms):
+        return []
+    work: list[_Work] = []
+    for group in answer.scored:
+        done = {variant.name for variant in group.failed}
+        if group.served is not None:
+            done.add(group.served.name)
+        for variant, rows in _wanted(route, answer, group):
+            if variant.name not in done:
+                # Inputs of the whole group can serve as they are only for the whole group.
+                reuse = group.prepared if len(rows) == len(group.rows) else None
+                work.append(_Work(variant, rows, reuse))
+    return work
+
+
+def _wanted(route: Route, answer: Answer, group: Scored) -> list[tuple[Variant, list[int]]]:
+    wanted: dict[str, tuple[Variant, list[int]]] = {}
+    arms = route.arms if route.paired and group.assigned in route.arms else ()
+    for row in group.rows:
+        chosen = {variant.name: variant for variant in arms}
+        chosen.update({v.name: v for v in route.shadows_of(answer.units[row])})
+        for name, variant in chosen.items():
+            wanted.setdefault(name, (variant, []))[1].append(row)
+    return list(wanted.values())
+
+
+def _tallies(answer: Answer) -> dict[int, _Tally]:
+    tallies: dict[int, _Tally] = {}
+    for group in answer.scored:
+        failed = {variant.name for variant in group.failed}
+        for at, row in enumerate(group.rows):
+            tally = tallies[row] = _Tally(errors=set(failed))
+            if group.served is not None:
+                tally.scores[group.served.name] = group.outputs[at][0]
+                tally.latencies[group.served.name] = group.latency_us
+    return tallies
+
+
+def _primary(answer: Answer, group: Scored, latency_us: int) -> PredictionChunk:
+    chunk = _chunk(
+        answer,
+        group.served or group.assigned,
+        group.rows,
+        [each[0] for each in group.outputs],
+        latency_us,
+        group.prepared,
+        shadow=False,
+    )
+    chunk.fallback = group.fallback
+    return chunk
+
+
+def _chunk(
+    answer: Answer,
+    variant: Variant,
+    rows: list[int],
+    scores: list[float],
+    latency_us: int,
+    prepared: Prepared | None,
+    *,
+    shadow: bool,
+) -> PredictionChunk:
+    return PredictionChunk(
+        endpoint=answer.route.endpoint,
+        variant=variant.name,
+        model_version=variant.model_version,
+        generation=answer.route.generation,
+        shadow=shadow,
+        plan=variant.plan,
+        ids=[answer.ids[row] for row in rows],
+        units=[answer.units[row] for row in rows],
+        event_times_us=[answer.event_times_us[row] for row in rows],
+        scores=scores,
+        latency_us=latency_us,
+        columns=prepared.columns if prepared else {},
+        times_us=prepared.times_us if prepared else {},
+    )

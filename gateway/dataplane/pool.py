@@ -1,0 +1,132 @@
+"""All replicas: which one takes a request, and what happens when it is lost on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import grpc
+
+from gateway.dataplane.replicas import ReplicaError, ReplicaStream
+from gateway.dataplane.routing import ReplicaAddress
+from service_kit import metrics
+
+_DRAIN_S = 10.0
+_connected = metrics.gauge("dataplane_replicas", "Replicas with an open stream.")
+_retried = metrics.counter("dataplane_retries_total", "Requests sent again to another replica.")
+
+
+class ReplicaPool:
+    """Streams to the replicas of every version.
+
+    Args:
+        open_channel: Opens the channel to an address.
+    """
+
+    def __init__(self, open_channel: Callable[[str], grpc.aio.Channel]) -> None:
+        self._open_channel = open_channel
+        self._streams: dict[ReplicaAddress, ReplicaStream] = {}
+        self._by_version: dict[str, list[ReplicaStream]] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+
+    def add(self, replicas: Iterable[ReplicaAddress]) -> None:
+        """Open streams to replicas that are new."""
+        for replica in replicas:
+            if replica not in self._streams:
+                self._streams[replica] = ReplicaStream(
+                    replica.replica_id, replica.address, self._open_channel
+                )
+        self._regroup()
+
+    def keep_only(self, replicas: Iterable[ReplicaAddress]) -> None:
+        """Let go of all others; what they have under way is still awaited."""
+        kept = frozenset(replicas)
+        for replica in [known for known in self._streams if known not in kept]:
+            stream = self._streams.pop(replica)
+            stream.retired = True
+            task = asyncio.create_task(stream.close(_DRAIN_S))
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+        self._regroup()
+
+    async def connected(self, versions: Iterable[str], seconds: float) -> None:
+        """Wait until each version has a replica to talk to, or for some seconds."""
+        waits = [
+            asyncio.wait(
+                [asyncio.ensure_future(stream.connected.wait()) for stream in streams],
+                timeout=seconds,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            for version in versions
+            if (streams := self._by_version.get(version))
+        ]
+        for _, pending in await asyncio.gather(*waits):
+            for wait in pending:
+                wait.cancel()
+
+    def serves(self, version: str) -> bool:
+        """Whether a replica of a version can take requests now."""
+        return any(stream.usable for stream in self._by_version.get(version, ()))
+
+    async def infer(self, version: str, inputs: bytes, rows: int, deadline: float) -> bytes:
+        """Score rows; sent once more, to another replica, when the first one is lost.
+
+        Args:
+            inputs: float32, little-endian, row-major.
+            deadline: Monotonic time by which the answer must be there.
+
+        Raises:
+            ReplicaError: With its reason.
+        """
+        first = self._choose(version, None)
+        try:
+            return await _until(first.submit(inputs, rows), deadline)
+        except ReplicaError as error:
+            if not error.elsewhere:
+                raise
+        _retried.inc()
+        second = self._choose(version, first)
+        return await _until(second.submit(inputs, rows), deadline)
+
+    async def close(self) -> None:
+        """Close all streams."""
+        streams = list(self._streams.values())
+        self._streams.clear()
+        self._by_version.clear()
+        await asyncio.gather(*(stream.close() for stream in streams), *self._closing)
+
+    def _choose(self, version: str, lost: ReplicaStream | None) -> ReplicaStream:
+        best: ReplicaStream | None = None
+        for stream in self._by_version.get(version, ()):
+            if stream is not lost and stream.usable and (best is None or stream.rows < best.rows):
+                best = stream
+        if best is None:
+            raise ReplicaError("NO_REPLICA")
+        return best
+
+    def _regroup(self) -> None:
+        groups: dict[str, list[ReplicaStream]] = {}
+        for replica, stream in self._streams.items():
+            groups.setdefault(replica.model_version, []).append(stream)
+        self._by_version = groups
+        _connected.set_function(self._count)
+
+    def _count(self) -> int:
+        return sum(stream.connected.is_set() for stream in self._streams.values())
+
+
+async def _until(answer: asyncio.Future[bytes], deadline: float) -> bytes:
+    loop = asyncio.get_running_loop()
+    # A timer on the future itself: several times cheaper than asyncio.wait_for.
+    timer = loop.call_later(max(0.0, deadline - time.monotonic()), _expire, answer)
+    try:
+        return await answer
+    finally:
+        timer.cancel()
+
+
+def _expire(answer: asyncio.Future[Any]) -> None:
+    if not answer.done():
+        answer.set_exception(ReplicaError("DEADLINE_EXCEEDED"))

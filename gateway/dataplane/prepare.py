@@ -1,0 +1,165 @@
+"""Makes the inputs of a variant: checks, features, matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from gateway.dataplane.ask import Ask, Prepared
+from gateway.dataplane.features import NOT_FOUND, FeatureColumn, FeatureColumns, FeatureReader
+from gateway.dataplane.inputs import Columns, InputField, collect, decode_rows, encode_rows
+from gateway.dataplane.routing import Variant
+from gateway.problems import Violations
+from service_kit.errors import DomainError, FailedPrecondition, InvalidArgument, NotFound, Unavailable
+
+
+class EntityKeys(Protocol):
+    """Which entity keys a looked-up feature depends on."""
+
+    async def of_feature(self, service: str, feature: str) -> tuple[str, ...]:
+        """The keys; empty when that can't be found out now."""
+        ...
+
+
+class Preparer:
+    """Makes inputs.
+
+    Args:
+        reader: The online store.
+        keys: For naming the key of an unknown entity.
+    """
+
+    def __init__(self, reader: FeatureReader, keys: EntityKeys) -> None:
+        self._reader = reader
+        self._keys = keys
+
+    async def prepare(
+        self,
+        variant: Variant,
+        ask: Ask,
+        rows: list[int],
+        event_times_us: list[int] | None,
+        deadline: float,
+        reuse: Prepared | None = None,
+    ) -> Prepared:
+        """The inputs of a variant for some rows of a request.
+
+        Args:
+            event_times_us: Reference time of each of these rows; now when absent.
+            reuse: Inputs made for another variant and the same rows.
+
+        Raises:
+            InvalidArgument: The caller gave something wrong; all of it is named.
+            NotFound: `ENTITY_NOT_FOUND`.
+            FailedPrecondition: `FEATURE_MISSING`.
+        """
+        if ask.matrix is not None:
+            return _encoded_by_caller(variant, ask.matrix, rows, len(ask.instances))
+        plan = variant.plan
+        found: list[InvalidArgument] = []
+        instances = [ask.instances[row] for row in rows]
+        columns = collect(plan, instances, rows, ask.where, found)
+        if found:
+            raise Violations(found)
+        prepared = Prepared(columns, b"")
+        if plan.looked_up:
+            await self._look_up(variant, prepared, event_times_us, deadline, reuse)
+            await self._require(variant, prepared, ask, rows)
+        prepared.matrix = encode_rows(plan, columns, len(rows))
+        return prepared
+
+    async def _look_up(
+        self,
+        variant: Variant,
+        prepared: Prepared,
+        event_times_us: list[int] | None,
+        deadline: float,
+        reuse: Prepared | None,
+    ) -> None:
+        plan = variant.plan
+        if reuse is not None and reuse.feature_service == plan.feature_service:
+            features = reuse.features or {}
+        else:
+            entities = {key: prepared.columns[key] for key in plan.entity_keys}
+            features = await self._reader.read(
+                plan.feature_service, entities, event_times_us, deadline
+            )
+        prepared.features, prepared.feature_service = features, plan.feature_service
+        for field in plan.looked_up:
+            column = features.get(field.name)
+            if column is None:
+                raise Unavailable("FEATURE_UNKNOWN", "the feature service lacks an input")
+            prepared.columns[field.name] = _typed(field, column)
+            if column.times:
+                prepared.times_us[field.name] = column.times
+
+    async def _require(
+        self, variant: Variant, prepared: Prepared, ask: Ask, rows: list[int]
+    ) -> None:
+        features = prepared.features or {}
+        for field in variant.plan.looked_up:
+            if not field.required:
+                continue
+            for at, value in enumerate(prepared.columns[field.name]):
+                if value is None or value != value:
+                    raise await self._missing(variant, field, features, at, ask, rows[at])
+
+    async def _missing(
+        self,
+        variant: Variant,
+        field: InputField,
+        features: FeatureColumns,
+        at: int,
+        ask: Ask,
+        row: int,
+    ) -> DomainError:
+        column = features[field.name]
+        if not column.statuses or column.statuses[at] != NOT_FOUND:
+            return FailedPrecondition(
+                "FEATURE_MISSING",
+                "a required feature has no fresh value",
+                field=ask.where(row, field.name),
+                feature=field.name,
+            )
+        plan = variant.plan
+        keys = plan.entity_keys
+        if len(keys) > 1:
+            keys = await self._keys.of_feature(plan.feature_service, field.name) or keys
+        return NotFound(
+            "ENTITY_NOT_FOUND",
+            "the feature store knows no such entity",
+            field=ask.where(row, keys[0]),
+            feature=field.name,
+            entity_keys=",".join(keys),
+        )
+
+
+def _typed(field: InputField, column: FeatureColumn) -> list[Any]:
+    # A column of another kind than the signature's would raise deep in the encoding.
+    kinds = (str,) if field.codes is not None else (int, float)
+    if all(value is None or isinstance(value, kinds) for value in column.values):
+        return column.values
+    raise Unavailable("FEATURE_TYPE", "the feature service gives an input of another type")
+
+
+def _encoded_by_caller(variant: Variant, matrix: bytes, rows: list[int], total: int) -> Prepared:
+    width = len(variant.plan.fields) * 4
+    if len(matrix) != width * total:
+        raise InvalidArgument(
+            "WRONG_SHAPE",
+            f"must have {len(variant.plan.fields)} columns",
+            field="inputs[0].shape",
+        )
+    if len(rows) != total:
+        matrix = b"".join(matrix[row * width : (row + 1) * width] for row in rows)
+    return Prepared(decode_rows(variant.plan, matrix, len(rows)), matrix)
+
+
+def shown_features(prepared: Prepared, at: int) -> Mapping[str, Any]:
+    """What the model saw in one row, as JSON values: missing ones are null."""
+    columns: Columns = prepared.columns
+    shown = {}
+    for name, values in columns.items():
+        value = values[at]
+        shown[name] = None if value != value else value
+    return shown

@@ -1,0 +1,61 @@
+"""Has replicas score prepared rows, and trusts their answers no further than it must."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Protocol
+
+from gateway.dataplane.ask import Prepared
+from gateway.dataplane.inputs import decode_floats
+from gateway.dataplane.replicas import ReplicaError
+from gateway.dataplane.routing import Variant
+
+Outputs = list[tuple[float, ...]]
+"""One tuple a row."""
+
+
+class Replicas(Protocol):
+    """What scores rows."""
+
+    def serves(self, version: str) -> bool:
+        """Whether a version can be asked now."""
+        ...
+
+    async def infer(self, version: str, inputs: bytes, rows: int, deadline: float) -> bytes:
+        """Outputs as float32; raises ReplicaError."""
+        ...
+
+
+class Scorer:
+    """Scores rows.
+
+    Args:
+        replicas: The replicas of all versions.
+    """
+
+    def __init__(self, replicas: Replicas) -> None:
+        self._replicas = replicas
+
+    def serves(self, variant: Variant) -> bool:
+        """Whether a variant can be asked now."""
+        return self._replicas.serves(variant.model_version)
+
+    async def infer(
+        self, variant: Variant, prepared: Prepared, rows: int, deadline: float
+    ) -> tuple[Outputs, int]:
+        """The outputs of a variant and the time that it took in microseconds.
+
+        Raises:
+            ReplicaError: Also when the replica's answer makes no sense.
+        """
+        began = time.monotonic()
+        data = await self._replicas.infer(variant.model_version, prepared.matrix, rows, deadline)
+        width = len(variant.plan.outputs)
+        if len(data) != rows * width * 4:
+            raise ReplicaError("WRONG_OUTPUT_SHAPE")
+        flat = decode_floats(data)
+        if not all(map(math.isfinite, flat)):
+            raise ReplicaError("OUTPUT_NOT_FINITE")
+        outputs = list(zip(*(iter(flat),) * width, strict=True))
+        return outputs, int((time.monotonic() - began) * 1e6)

@@ -1,0 +1,56 @@
+"""`PredictionService` over gRPC."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from google.protobuf import struct_pb2
+
+from gateway.dataplane.ask import Ask
+from gateway.dataplane.core import DataPlane
+from gateway.dataplane.predict_json import answer_document
+from gateway.grpc_door import time_left
+from gateway.transcoder.codec import codec_of
+from gateway.transcoder.wellknown import encode_struct
+from modelyard.serving.v1 import serving_pb2, serving_pb2_grpc
+from service_kit.errors import InvalidArgument
+
+
+class PredictionServicer(serving_pb2_grpc.PredictionServiceServicer):
+    """Answers by the data plane, through the same documents as REST."""
+
+    def __init__(self, plane: DataPlane) -> None:
+        self._plane = plane
+        self._response = codec_of(serving_pb2.PredictResponse.DESCRIPTOR)
+
+    async def Predict(
+        self, request: serving_pb2.PredictRequest, context: Any
+    ) -> serving_pb2.PredictResponse:
+        """Predict."""
+        began, limit = time_left(context)
+        times = [_micros(each, f"event_times[{i}]") for i, each in enumerate(request.event_times)]
+        ask = Ask(
+            request.endpoint.removeprefix("endpoints/"),
+            [_instance(each) for each in request.instances],
+            event_times_us=times or None,
+            return_features=request.return_features,
+            began=began,
+            time_limit=limit,
+        )
+        answer = await self._plane.predict(ask)
+        response = serving_pb2.PredictResponse()
+        document = answer_document(answer, return_features=request.return_features)
+        self._response.fill(response, document, "")
+        return response
+
+
+def _instance(message: struct_pb2.Struct) -> dict[str, Any]:
+    # Whole numbers come out as integers, so that an entity key may be one.
+    return encode_struct(message)
+
+
+def _micros(message: Any, path: str) -> int:
+    try:
+        return int(message.ToMicroseconds())
+    except ValueError:
+        raise InvalidArgument("INVALID_FORMAT", "must be a timestamp", field=path) from None

@@ -1,0 +1,41 @@
+"""Rate, errors and duration by endpoint and variant, with the label lookups kept out of the way."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from gateway.dataplane.ask import Answer
+from gateway.dataplane.routing import Route
+from service_kit import metrics
+
+_rows = metrics.counter(
+    "predictions_total", "Rows answered.", ("endpoint", "variant", "fallback")
+)
+_refused = metrics.counter("predictions_refused_total", "Requests refused.", ("endpoint", "reason"))
+_seconds = metrics.histogram("prediction_seconds", "Request to answer.", ("endpoint", "variant"))
+_in_flight = metrics.gauge("predictions_in_flight", "Requests under way.", ("endpoint",))
+
+
+def observe(answer: Answer, seconds: float) -> None:
+    """Count an answer."""
+    endpoint = answer.route.endpoint
+    for group in answer.scored:
+        name = group.served.name if group.served else ""
+        _child(_rows, endpoint, name, group.fallback).inc(len(group.rows))
+        _child(_seconds, endpoint, name).observe(seconds)
+
+
+def refused(route: Route, reason: str) -> None:
+    """Count a refusal."""
+    _child(_refused, route.endpoint, reason).inc()
+
+
+def under_way(route: Route, count: int) -> None:
+    """Say how many requests are under way."""
+    _child(_in_flight, route.endpoint).set(count)
+
+
+@lru_cache(maxsize=4_096)
+def _child(metric: Any, *labels: str) -> Any:
+    return metric.labels(*labels)

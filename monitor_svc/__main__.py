@@ -1,0 +1,139 @@
+"""Wiring of the monitoring service; ``python -m monitor_svc``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+
+from modelyard.events.v1 import events_pb2
+from modelyard.monitoring.v1 import monitoring_pb2_grpc
+from pydantic import Field
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+from monitor_svc import events, storage
+from monitor_svc.api import Dependencies, MonitoringServicer
+from monitor_svc.domain.monitors import Response
+from monitor_svc.outbound import GuardedClient
+from monitor_svc.peers import FeatureServiceTrainingSets, Retraining, Rollback
+from monitor_svc.plugins import BUILT_IN, InstalledDetectors, Notification
+from monitor_svc.service import (
+    Evaluation,
+    Ingestion,
+    Judgement,
+    Monitoring,
+    Responder,
+    Retention,
+)
+from monitor_svc.service.ports import OutcomeRow
+from monitor_svc.storage.tables import consumed, outbox
+from service_kit.channels import Peers
+from service_kit.clock import SystemClock
+from service_kit.database import make_engine, migrate, reading
+from service_kit.outbox import OutboxRelay
+from service_kit.plugins import PluginCatalog
+from service_kit.server import Application, run
+from service_kit.settings import ServiceSettings
+from service_kit.streams import Event, EventStreams, StreamConsumer
+
+GROUP = "monitoring"
+BATCH = 500
+
+
+class MonitorSettings(ServiceSettings):
+    """Settings of the monitoring service."""
+
+    sink_allowed_hosts: list[str] = Field(default_factory=list)
+    """Hosts that alert sinks may reach although their addresses are not public."""
+    keep_predictions_days: int = Field(default=120, ge=1, le=3_650)
+    """Event time after which a prediction can get no label any more."""
+
+
+def build(settings: MonitorSettings) -> Application:
+    """Put the service together."""
+    engine = make_engine(settings.database_url)
+    migrate(engine, "monitor_svc")
+    clock, peers, catalog = SystemClock(), Peers(settings), PluginCatalog(BUILT_IN)
+    streams = EventStreams(settings.redis_url, settings.stream_prefix)
+    transactions = storage.transactions(engine)
+    detectors = InstalledDetectors(catalog)
+    judgement = Judgement(detectors, clock)
+    monitoring = Monitoring(detectors, FeatureServiceTrainingSets(peers), judgement, clock)
+    notification = Notification(catalog, GuardedClient(settings.sink_allowed_hosts))
+    needs = Dependencies(monitoring, notification, transactions, storage.reads(engine), clock)
+    responder = Responder(
+        transactions,
+        {
+            Response.NOTIFY: notification,
+            Response.EVALUATE: Evaluation(transactions, judgement, clock),
+            Response.RETRAIN: Retraining(peers),
+            Response.ROLLBACK: Rollback(peers),
+        },
+        clock,
+    )
+    return Application(
+        services=[
+            (
+                monitoring_pb2_grpc.add_MonitoringServiceServicer_to_server,
+                MonitoringServicer(needs),
+            )
+        ],
+        background=[
+            OutboxRelay(engine, outbox, streams),
+            *consumers(engine, streams, Ingestion(judgement, clock)),
+            responder,
+            Retention(transactions, timedelta(days=settings.keep_predictions_days)),
+        ],
+        pings={"database": lambda: _ping(engine), "redis": streams.ping},
+    )
+
+
+def consumers(engine: Engine, streams: EventStreams, ingestion: Ingestion) -> list[StreamConsumer]:
+    """The consumers of predictions and outcomes."""
+    handlers: dict[str, Callable[[Session, Sequence[Event]], None]] = {
+        "predictions": prediction_handler(ingestion),
+        "outcomes": outcome_handler(ingestion),
+    }
+    return [
+        StreamConsumer(engine, consumed, streams, GROUP, stream, handle, BATCH)
+        for stream, handle in handlers.items()
+    ]
+
+
+def prediction_handler(ingestion: Ingestion) -> Callable[[Session, Sequence[Event]], None]:
+    """Counts the predictions of a batch of events."""
+
+    def handle(session: Session, batch: Sequence[Event]) -> None:
+        rows = [events.prediction_rows(e.unpack(events_pb2.PredictionBatch)) for e in batch]
+        ingestion.predictions(storage.SqlStore(session), rows)
+
+    return handle
+
+
+def outcome_handler(ingestion: Ingestion) -> Callable[[Session, Sequence[Event]], None]:
+    """Takes the outcomes of a batch of events, in their order."""
+
+    def handle(session: Session, batch: Sequence[Event]) -> None:
+        store = storage.SqlStore(session)
+        by_metric: dict[str, list[OutcomeRow]] = {}
+        for item in batch:
+            message = item.unpack(events_pb2.OutcomeBatch)
+            by_metric.setdefault(message.metric, []).extend(events.outcome_rows(message))
+        for metric, rows in by_metric.items():
+            ingestion.outcomes(store, metric, rows)
+
+    return handle
+
+
+def _ping(engine: Engine) -> None:
+    with reading(engine) as session:
+        session.connection()
+
+
+def main() -> None:
+    """Run until told to stop."""
+    run("monitoring", build, MonitorSettings)
+
+
+if __name__ == "__main__":
+    main()

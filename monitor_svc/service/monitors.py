@@ -1,0 +1,265 @@
+"""Use cases of people and programs: monitors, reports, alerts, outcomes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from monitor_svc.domain.alerts import Action, Alert, AlertKind, AlertState
+from monitor_svc.domain.monitors import Monitor, check_monitor, window_start
+from monitor_svc.domain.performance import metrics, total_quality
+from monitor_svc.domain.profiles import Reference, build_reference
+from monitor_svc.service.ingestion import LABEL
+from monitor_svc.service.judgement import Judgement
+from monitor_svc.service.ports import (
+    Detectors,
+    OutcomeRow,
+    QualityKey,
+    ReferenceRows,
+    Store,
+    TrainingSets,
+    WindowState,
+)
+from service_kit.clock import Clock
+from service_kit.errors import AlreadyExists, Conflict, InvalidArgument, NotFound
+
+MAX_REFERENCE_ROWS = 100_000
+MAX_OUTCOMES = 10_000
+MAX_ID = 64
+
+
+@dataclass(frozen=True, slots=True)
+class PerformanceRow:
+    """Quality of one version in one window of a report."""
+
+    model_version: str
+    shadow: bool
+    start_us: int
+    end_us: int
+    rows: int
+    labelled: int
+    metrics: Mapping[str, float]
+
+
+class Monitoring:
+    """What the API offers. A method with a `store` runs in the transaction of its caller."""
+
+    def __init__(
+        self,
+        detectors: Detectors,
+        training_sets: TrainingSets,
+        judgement: Judgement,
+        clock: Clock,
+    ) -> None:
+        self._detectors = detectors
+        self._training_sets = training_sets
+        self._judgement = judgement
+        self._clock = clock
+
+    def check(self, monitor: Monitor) -> None:
+        """Refuse a monitor that cannot work, naming the field at fault."""
+        check_monitor(monitor)
+        self._detectors.configured(monitor.detectors)
+
+    def prepare_reference(self, monitor: Monitor, rows: ReferenceRows | None) -> Reference | None:
+        """Make the reference of rows, or of the monitor's training set; None without either.
+
+        Apart from the transaction that saves it, because it may read from another service.
+        """
+        self.check(monitor)
+        if rows is None and monitor.reference_training_set:
+            name = monitor.reference_training_set
+            rows = self._training_sets.read(name, MAX_REFERENCE_ROWS)
+        if rows is None:
+            return None
+        if not rows.row_count or not rows.columns:
+            raise InvalidArgument(
+                "REFERENCE_EMPTY", "the reference has no rows", field="reference_rows"
+            )
+        columns = dict(rows.columns)
+        if monitor.features:
+            if missing := [name for name in monitor.features if name not in columns]:
+                raise InvalidArgument(
+                    "FEATURE_NOT_IN_REFERENCE",
+                    f"{len(missing)} of the features are not in the reference",
+                    field="features",
+                )
+            columns = {name: columns[name] for name in monitor.features}
+        return build_reference(
+            columns, rows.row_count, rows.times_us, monitor.window_us, monitor.min_rows
+        )
+
+    def create(self, store: Store, monitor: Monitor, reference: Reference | None) -> Monitor:
+        """Add a monitor; raises AlreadyExists."""
+        if store.monitor(monitor.id) is not None:
+            raise AlreadyExists("MONITOR_EXISTS", "a monitor of this id exists", field="monitor_id")
+        rows = reference.row_count if reference else 0
+        monitor = replace(monitor, created=self._clock.now(), epoch=1, reference_rows=rows)
+        store.save_monitor(monitor)
+        if reference:
+            store.save_reference(monitor.id, 1, reference)
+        return monitor
+
+    def update(
+        self, store: Store, read: Monitor, changed: Monitor, reference: Reference | None
+    ) -> Monitor:
+        """Change a monitor that was `read` before; raises Conflict when it is no longer so.
+
+        With a new reference or window length an epoch begins: open windows are judged by the old
+        one, the alert about drift is resolved, and later windows are held against the new one.
+        """
+        store.lock()
+        current = self.get(store, changed.id)
+        if replace(current, watermark_us=read.watermark_us) != read:
+            raise Conflict("MONITOR_CHANGED", "the monitor was changed meanwhile; read it again")
+        kept = replace(
+            changed,
+            endpoint=current.endpoint,
+            created=current.created,
+            watermark_us=current.watermark_us,
+            epoch=current.epoch,
+            reference_rows=current.reference_rows,
+        )
+        if reference is None and kept.window == current.window:
+            store.save_monitor(kept)
+            return kept
+        for window in store.open_windows(current.id, None):
+            self._judgement.close(store, current, window, cut_off=True)
+        return self._begin_epoch(store, kept, reference)
+
+    def _begin_epoch(self, store: Store, monitor: Monitor, reference: Reference | None) -> Monitor:
+        known = reference or store.reference(monitor.id, monitor.epoch)
+        rows = known.row_count if known else 0
+        monitor = replace(monitor, epoch=monitor.epoch + 1, reference_rows=rows)
+        store.save_monitor(monitor)
+        if known:
+            # The blocks of an old reference are windows of the old length.
+            blocks = known.blocks if reference else ()
+            store.save_reference(monitor.id, monitor.epoch, replace(known, blocks=blocks))
+        if alert := store.active_alert(monitor.id, AlertKind.DRIFT):
+            resolved = replace(alert, state=AlertState.RESOLVED, comment="the reference changed")
+            store.save_alert(resolved, monitor.endpoint)
+        return monitor
+
+    def get(self, store: Store, monitor_id: str) -> Monitor:
+        """A monitor; raises NotFound."""
+        if (monitor := store.monitor(monitor_id)) is None:
+            raise NotFound("MONITOR_NOT_FOUND", "no such monitor", field="name")
+        return monitor
+
+    def windows(self, store: Store, monitor_id: str, limit: int, before: str) -> list[WindowState]:
+        """Closed windows, newest first."""
+        self.get(store, monitor_id)
+        return store.closed_windows(monitor_id, limit, before)
+
+    def performance(self, store: Store, monitor_id: str, group_by: str) -> list[PerformanceRow]:
+        """Quality by version and window, oldest first.
+
+        `group_by` is empty (the monitor's windows), `MONTH`, or a length like `7d` or `12h`.
+        """
+        monitor = self.get(store, monitor_id)
+        span = group_span(monitor, group_by)
+        groups: dict[tuple[int, int, str, bool], list[QualityKey]] = {}
+        qualities = store.quality_of(monitor)
+        for key in qualities:
+            start, end = span(key.start_us)
+            groups.setdefault((start, end, key.model_version, key.shadow), []).append(key)
+        found = []
+        for (start, end, version, shadow), keys in sorted(groups.items()):
+            total = total_quality(qualities[key] for key in keys)
+            found.append(
+                PerformanceRow(
+                    version, shadow, start, end, total.rows, total.labelled, metrics(total)
+                )
+            )
+        return found
+
+    def alert(self, store: Store, monitor_id: str, alert_id: str) -> tuple[Alert, list[Action]]:
+        """An alert with its actions; raises NotFound."""
+        alert = store.alert(alert_id)
+        if alert is None or alert.monitor != monitor_id:
+            raise NotFound("ALERT_NOT_FOUND", "no such alert", field="name")
+        return alert, store.actions_of([alert.id])
+
+    def acknowledge(
+        self, store: Store, monitor_id: str, alert_id: str, comment: str
+    ) -> tuple[Alert, list[Action]]:
+        """Say that a person has seen an alert; of a resolved one only the comment is kept."""
+        store.lock()
+        alert, actions = self.alert(store, monitor_id, alert_id)
+        if len(comment) > 4_000:
+            raise InvalidArgument("COMMENT_TOO_LONG", "at most 4000 characters", field="comment")
+        state = alert.state if alert.state is AlertState.RESOLVED else AlertState.ACKNOWLEDGED
+        alert = replace(alert, state=state, comment=comment or alert.comment)
+        store.save_alert(alert, self.get(store, monitor_id).endpoint)
+        return alert, actions
+
+    def record_outcomes(self, store: Store, metric: str, rows: Sequence[OutcomeRow]) -> int:
+        """Take outcomes and send them to the stream; gives their number."""
+        check_outcomes(metric, rows)
+        if rows:
+            store.publish_outcomes(metric or LABEL, rows)
+        return len(rows)
+
+
+def check_outcomes(metric: str, rows: Sequence[OutcomeRow]) -> None:
+    """Refuse what cannot be an outcome, naming the field."""
+    if len(metric) > MAX_ID:
+        raise InvalidArgument("INVALID_OUTCOME", "is too long", field="metric")
+    if len(rows) > MAX_OUTCOMES:
+        raise InvalidArgument(
+            "TOO_MANY_OUTCOMES", f"at most {MAX_OUTCOMES} at a time", field="outcomes"
+        )
+    for number, row in enumerate(rows):
+        where = f"outcomes[{number}]"
+        if not 1 <= len(row.prediction_id) <= MAX_ID:
+            raise InvalidArgument(
+                "INVALID_OUTCOME", "must be 1 to 64 characters", field=f"{where}.prediction_id"
+            )
+        if not math.isfinite(row.value):
+            raise InvalidArgument("NOT_FINITE", "must be finite", field=f"{where}.value")
+        if row.event_us <= 0:
+            raise InvalidArgument(
+                "INVALID_OUTCOME", "must be after 1970", field=f"{where}.event_time"
+            )
+
+
+def group_span(monitor: Monitor, group_by: str) -> Grouping:
+    """How a report groups windows; raises InvalidArgument (`INVALID_GROUP_BY`)."""
+    if group_by == "MONTH":
+        return Grouping(monitor.window_us, monthly=True)
+    if not group_by:
+        return Grouping(monitor.window_us)
+    units = {"h": 3_600_000_000, "d": 86_400_000_000}
+    number, unit = group_by[:-1], units.get(group_by[-1])
+    if unit and number.isascii() and number.isdigit() and len(number) < 6:
+        length = int(number) * unit
+        if length and length % monitor.window_us == 0:
+            return Grouping(length)
+    raise InvalidArgument(
+        "INVALID_GROUP_BY",
+        "must be MONTH or a multiple of the window, like 7d or 12h",
+        field="group_by",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Grouping:
+    """Start and end, microseconds, of the group of a window; a window belongs by its start."""
+
+    length_us: int
+    monthly: bool = False
+
+    def __call__(self, start_us: int) -> tuple[int, int]:
+        """The group of the window that starts there."""
+        if self.monthly:
+            moment = datetime.fromtimestamp(start_us / 1e6, UTC)
+            first = datetime(moment.year, moment.month, 1, tzinfo=UTC)
+            following = datetime(
+                moment.year + moment.month // 12, moment.month % 12 + 1, 1, tzinfo=UTC
+            )
+            return int(first.timestamp()) * 10**6, int(following.timestamp()) * 10**6
+        start = window_start(start_us, self.length_us)
+        return start, start + self.length_us

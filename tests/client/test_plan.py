@@ -1,0 +1,63 @@
+"""Which processes the suite has."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+
+import pytest
+
+from client.suite.plan import SERVICES, SuiteSettings, plan, secret_file
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> SuiteSettings:
+    return SuiteSettings(home=tmp_path, port=28080, cpus=2)
+
+
+def test_the_suite_is_a_gateway_six_services_and_what_they_stand_on(
+    settings: SuiteSettings,
+) -> None:
+    specs = plan(settings)
+    names = [spec.name for spec in specs]
+    assert set(names) == {"valkey", "ray", "mlflow", "gateway", *SERVICES}
+    ports = [spec.port for spec in specs]
+    assert len(set(ports)) == len(ports)
+    assert all(28080 <= port < 28180 for port in ports)
+
+
+def test_every_service_knows_its_peers(settings: SuiteSettings) -> None:
+    specs = {spec.name: spec for spec in plan(settings)}
+    peers = json.loads(specs["training"].env["MODELYARD_PEERS"])
+    for area in SERVICES:
+        assert peers[area] == specs[area].env["MODELYARD_LISTEN"]
+
+
+def test_a_redis_of_ones_own_replaces_the_embedded_one(tmp_path: Path) -> None:
+    settings = SuiteSettings(home=tmp_path, redis_url="redis://127.0.0.1:6379/4")
+    specs = {spec.name: spec for spec in plan(settings)}
+    assert "valkey" not in specs
+    assert specs["serving"].env["MODELYARD_REDIS_URL"] == "redis://127.0.0.1:6379/4"
+
+
+def test_each_service_has_a_database_of_its_own(tmp_path: Path) -> None:
+    settings = SuiteSettings(home=tmp_path, database_url="postgresql+psycopg://host/my_{area}")
+    urls = {spec.env["MODELYARD_DATABASE_URL"] for spec in plan(settings) if spec.name in SERVICES}
+    assert urls == {f"postgresql+psycopg://host/my_{area}" for area in SERVICES}
+
+
+def test_ray_asks_for_a_token_and_secrets_are_private(settings: SuiteSettings) -> None:
+    specs = {spec.name: spec for spec in plan(settings)}
+    assert specs["ray"].env["RAY_AUTH_MODE"] == "token"
+    token = Path(specs["ray"].env["RAY_AUTH_TOKEN_PATH"])
+    assert stat.S_IMODE(token.stat().st_mode) == 0o600
+    commands = " ".join(" ".join(spec.command) for spec in specs.values())
+    for secret in (token, settings.keys("valkey.password")):
+        assert secret.read_text() not in commands
+
+
+def test_a_secret_is_made_once(tmp_path: Path) -> None:
+    path = tmp_path / "keys" / "some.key"
+    assert secret_file(path) == secret_file(path)
+    assert len(path.read_text()) == 64

@@ -1,0 +1,71 @@
+"""Resource names and ids."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service_kit.errors import InvalidArgument
+from service_kit.names import ID_PATTERN, check_id, format_name, parse_name
+
+PATTERN = "models/{model}/versions/{version}"
+ids = st.from_regex(ID_PATTERN.removesuffix("$") + r"\Z")
+
+
+@given(ids, ids)
+def test_parse_undoes_format(model: str, version: str) -> None:
+    name = format_name(PATTERN, model=model, version=version)
+    assert parse_name(PATTERN, name) == {"model": model, "version": version}
+
+
+@given(st.text())
+def test_whatever_is_no_name_is_refused(text: str) -> None:
+    with pytest.raises(InvalidArgument) as got:
+        parse_name(PATTERN, text, field="parent")
+    assert (got.value.reason, got.value.field) == ("INVALID_NAME", "parent")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "models/a/versions/",
+        "models//versions/1",
+        "models/a/versions/1\n",
+        "models/a/versions/1/more",
+        "models/../versions/1",
+        "xmodels/a/versions/1",
+        "models/a b/versions/1",
+        f"models/a/versions/{'1' * 129}",
+    ],
+)
+def test_near_misses_are_refused(name: str) -> None:
+    with pytest.raises(InvalidArgument) as got:
+        parse_name(PATTERN, name)
+    assert name not in got.value.message
+
+
+@pytest.mark.parametrize("made", [hashlib.sha256().hexdigest(), str(uuid.uuid4()), "T_2024.01"])
+def test_ids_that_the_suite_makes_stand_in_names(made: str) -> None:
+    name = format_name("snapshots/{snapshot}", snapshot=made)
+    assert parse_name("snapshots/{snapshot}", name) == {"snapshot": made}
+
+
+@pytest.mark.parametrize("value", ["", "A", "-a", ".a", "a/b", "a\n", "é", "a" * 64])
+def test_ids_that_people_choose_are_plainer(value: str) -> None:
+    with pytest.raises(InvalidArgument) as got:
+        check_id(value, "model_id")
+    assert got.value.field == "model_id"
+
+
+def test_a_good_id_comes_back() -> None:
+    assert check_id("a" * 63, "model_id") == "a" * 63
+
+
+@pytest.mark.parametrize("bad", ["", "a/b", "../x"])
+def test_format_refuses_what_parse_would(bad: str) -> None:
+    with pytest.raises(InvalidArgument):
+        format_name("models/{model}", model=bad)

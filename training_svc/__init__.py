@@ -1,0 +1,1 @@
+"""Pipelines: from validated data to a gated, registered and rolled-out model version."""

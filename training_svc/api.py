@@ -1,0 +1,200 @@
+"""The gRPC face of training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Protocol, TypeAlias, TypeVar
+
+import grpc
+from google.protobuf import empty_pb2
+from google.protobuf.message import Message
+from modelyard.training.v1 import training_pb2 as pb
+from modelyard.training.v1 import training_pb2_grpc
+from sqlalchemy import Engine
+
+from service_kit.context import remaining
+from service_kit.database import reading, transaction
+from service_kit.idempotency import once
+from service_kit.names import parse_name
+from service_kit.paging import encode_token, page_params
+from training_svc import messages as to
+from training_svc.domain.pipelines import Pipeline, PipelineRun, Trigger, TriggerKind
+from training_svc.service import RunRequest, Training
+from training_svc.storage import SqlRecords, idempotency
+
+Context: TypeAlias = grpc.ServicerContext
+PIPELINE = "pipelines/{pipeline}"
+RUN = "pipelines/{pipeline}/runs/{run}"
+DEFAULT_WAIT, LONGEST_WAIT, SPARE = 20.0, 60.0, 0.5
+
+
+class Request(Protocol):
+    """A mutating request."""
+
+    request_id: str
+
+    def SerializeToString(self, *, deterministic: bool = False) -> bytes: ...
+
+
+M = TypeVar("M", bound=Message)
+
+
+class TrainingApi(training_pb2_grpc.TrainingServiceServicer):
+    """Serves `modelyard.training.v1.TrainingService`."""
+
+    def __init__(self, engine: Engine, training: Training) -> None:
+        self._engine = engine
+        self._training = training
+
+    def CreatePipeline(self, request: pb.CreatePipelineRequest, context: Context) -> pb.Pipeline:
+        wanted = to.pipeline_from_message(request.pipeline_id, request.pipeline)
+        return self._once(
+            request,
+            pb.Pipeline,
+            lambda records: to.pipeline_to_message(self._training.create_pipeline(records, wanted)),
+        )
+
+    def GetPipeline(self, request: pb.GetPipelineRequest, context: Context) -> pb.Pipeline:
+        pipeline_id = parse_name(PIPELINE, request.name)["pipeline"]
+        with reading(self._engine) as session:
+            found = self._training.get_pipeline(SqlRecords(session), pipeline_id)
+        return to.pipeline_to_message(found)
+
+    def ListPipelines(
+        self, request: pb.ListPipelinesRequest, context: Context
+    ) -> pb.ListPipelinesResponse:
+        page = page_params(request.page_size, request.page_token)
+        with reading(self._engine) as session:
+            found = SqlRecords(session).pipelines(page.offset_token, page.size + 1)
+        shown = found[: page.size]
+        more = encode_token(shown[-1].id) if len(found) > page.size else ""
+        return pb.ListPipelinesResponse(
+            pipelines=[to.pipeline_to_message(each) for each in shown], next_page_token=more
+        )
+
+    def UpdatePipeline(self, request: pb.UpdatePipelineRequest, context: Context) -> pb.Pipeline:
+        pipeline_id = parse_name(PIPELINE, request.pipeline.name, field="pipeline.name")["pipeline"]
+        wanted = to.pipeline_from_message(pipeline_id, request.pipeline)
+        paths = list(request.update_mask.paths)
+        return self._once(
+            request,
+            pb.Pipeline,
+            lambda records: to.pipeline_to_message(
+                self._training.update_pipeline(records, wanted, paths)
+            ),
+        )
+
+    def DeletePipeline(
+        self, request: pb.DeletePipelineRequest, context: Context
+    ) -> empty_pb2.Empty:
+        pipeline_id = parse_name(PIPELINE, request.name)["pipeline"]
+
+        def delete(records: SqlRecords) -> empty_pb2.Empty:
+            self._training.delete_pipeline(records, pipeline_id)
+            return empty_pb2.Empty()
+
+        return self._once(request, empty_pb2.Empty, delete)
+
+    def RunPipeline(self, request: pb.RunPipelineRequest, context: Context) -> pb.PipelineRun:
+        pipeline_id = parse_name(PIPELINE, request.pipeline, field="pipeline")["pipeline"]
+        wanted = RunRequest(
+            window_end=to.moment(request, "window_end"),
+            window_start=to.moment(request, "window_start"),
+            trigger=to.trigger_from_message(request.trigger),
+            trainer_config=to.struct(request.trainer_config),
+        )
+        return self._start(request, pipeline_id, wanted)
+
+    def run_scheduled(self, pipeline: Pipeline, moment: datetime) -> None:
+        """Starts the run of a schedule's moment, unless it was started before."""
+        trigger = Trigger(TriggerKind.SCHEDULE, f"schedule {pipeline.schedule}")
+        request = pb.RunPipelineRequest(
+            pipeline=pipeline.name, request_id=f"schedule:{pipeline.id}:{moment.isoformat()}"
+        )
+        request.window_end.FromDatetime(moment)
+        self._start(request, pipeline.id, RunRequest(moment, None, trigger, {}))
+
+    def _start(
+        self, request: pb.RunPipelineRequest, pipeline_id: str, wanted: RunRequest
+    ) -> pb.PipelineRun:
+        answer = self._once(
+            request,
+            pb.PipelineRun,
+            lambda records: to.run_to_message(
+                self._training.create_run(records, pipeline_id, wanted)
+            ),
+        )
+        # After the commit, and again when the request is repeated: a start is idempotent.
+        self._training.start(self._run(answer.name))
+        return answer
+
+    def GetPipelineRun(self, request: pb.GetPipelineRunRequest, context: Context) -> pb.PipelineRun:
+        return to.run_to_message(self._run(request.name))
+
+    def ListPipelineRuns(
+        self, request: pb.ListPipelineRunsRequest, context: Context
+    ) -> pb.ListPipelineRunsResponse:
+        pipeline_id = request.parent.removeprefix("pipelines/")
+        if pipeline_id != "-":
+            parse_name(PIPELINE, request.parent, field="parent")
+        page = page_params(request.page_size, request.page_token)
+        with reading(self._engine) as session:
+            found = SqlRecords(session).runs(pipeline_id, page.offset_token, page.size + 1)
+        shown = found[: page.size]
+        more = encode_token(shown[-1].id) if len(found) > page.size else ""
+        return pb.ListPipelineRunsResponse(
+            runs=[to.run_to_message(each) for each in shown], next_page_token=more
+        )
+
+    def WaitPipelineRun(
+        self, request: pb.WaitPipelineRunRequest, context: Context
+    ) -> pb.PipelineRun:
+        ids = parse_name(RUN, request.name)
+        asked = request.timeout.ToTimedelta().total_seconds() or DEFAULT_WAIT
+        timeout = min(asked, LONGEST_WAIT, max(remaining() - SPARE, 0.0))
+        return to.run_to_message(self._training.wait(ids["pipeline"], ids["run"], timeout))
+
+    def CancelPipelineRun(
+        self, request: pb.CancelPipelineRunRequest, context: Context
+    ) -> pb.PipelineRun:
+        ids = parse_name(RUN, request.name)
+        return self._once(
+            request,
+            pb.PipelineRun,
+            lambda records: to.run_to_message(
+                self._training.cancel(records, ids["pipeline"], ids["run"])
+            ),
+        )
+
+    def ApprovePipelineRun(
+        self, request: pb.ApprovePipelineRunRequest, context: Context
+    ) -> pb.PipelineRun:
+        ids = parse_name(RUN, request.name)
+        return self._once(
+            request,
+            pb.PipelineRun,
+            lambda records: to.run_to_message(
+                self._training.approve(
+                    records, ids["pipeline"], ids["run"], request.approved, request.comment
+                )
+            ),
+        )
+
+    def _run(self, name: str) -> PipelineRun:
+        ids = parse_name(RUN, name)
+        with reading(self._engine) as session:
+            return self._training.get_run(SqlRecords(session), ids["pipeline"], ids["run"])
+
+    def _once(self, request: Request, kind: type[M], effect: Callable[[SqlRecords], M]) -> M:
+        """Has an effect at most once a request id, in one transaction."""
+        with transaction(self._engine) as session:
+            return once(
+                session,
+                idempotency,
+                method=type(request).__name__,
+                request_id=request.request_id,
+                fingerprint=request.SerializeToString(deterministic=True),
+                build=lambda: effect(SqlRecords(session)),
+                parse=kind.FromString,
+            )

@@ -1,0 +1,1 @@
+"""The rules of training: pipelines, checks, metrics, encoding and the gate."""

@@ -1,0 +1,238 @@
+"""Contract messages to domain values and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from google.protobuf import json_format
+from google.protobuf.message import Message
+from modelyard.training.v1 import training_pb2 as pb
+
+from service_kit.errors import InvalidArgument
+from training_svc.domain.pipelines import (
+    DataCheck,
+    DataSpec,
+    EvaluationSpec,
+    GateSpec,
+    MetricBound,
+    Pipeline,
+    PipelineRun,
+    ReleaseSpec,
+    StepRecord,
+    TrainerSpec,
+    Trigger,
+    TriggerKind,
+)
+from training_svc.peers import gate_message
+
+EPOCH = datetime.fromtimestamp(0, UTC)
+
+
+def moment(message: Any, field: str) -> datetime | None:
+    """Reads an optional timestamp field as aware UTC."""
+    if not message.HasField(field):
+        return None
+    found: datetime = getattr(message, field).ToDatetime(tzinfo=UTC)
+    return found
+
+
+def pipeline_from_message(pipeline_id: str, message: pb.Pipeline) -> Pipeline:
+    """Reads what a caller may set of a pipeline."""
+    return Pipeline(
+        id=pipeline_id,
+        description=message.description,
+        model=message.model,
+        data=_data_from(message.data),
+        checks=tuple(
+            DataCheck(each.validator, each.column, struct(each.config)) for each in message.checks
+        ),
+        trainer=TrainerSpec(
+            message.trainer.trainer,
+            struct(message.trainer.config),
+            message.trainer.cpus or 1.0,
+            message.trainer.gpus,
+        ),
+        evaluation=EvaluationSpec(
+            primary_metric=message.evaluation.primary_metric or "pr_auc",
+            holdout=_span(message.evaluation, "holdout"),
+            segments=tuple(message.evaluation.segments),
+            resamples=message.evaluation.resamples or 500,
+            refit=message.evaluation.refit,
+        ),
+        gate=_gate_from(message.gate),
+        release=_release_from(message),
+        schedule=message.schedule,
+        seed=message.seed,
+        create_time=EPOCH,
+        update_time=EPOCH,
+    )
+
+
+def _data_from(message: pb.DataSpec) -> DataSpec:
+    return DataSpec(
+        label_source=message.label_source,
+        label_column=message.label_column,
+        label_time_column=message.label_time_column,
+        feature_service=message.feature_service,
+        request_features=tuple(message.request_features),
+        categorical_features=tuple(message.categorical_features),
+        optional_features=tuple(message.optional_features),
+        lookback=_span(message, "lookback"),
+    )
+
+
+def _gate_from(message: pb.GateSpec) -> GateSpec:
+    bounds = (
+        MetricBound(
+            each.metric,
+            each.minimum if each.HasField("minimum") else None,
+            each.maximum if each.HasField("maximum") else None,
+        )
+        for each in message.bounds
+    )
+    return GateSpec(
+        min_gain=message.min_gain,
+        confidence=message.confidence or 0.95,
+        bounds=tuple(bounds),
+        max_segment_loss=message.max_segment_loss,
+        requires_approval=message.requires_approval,
+    )
+
+
+def _release_from(message: pb.Pipeline) -> ReleaseSpec | None:
+    if not message.HasField("release"):
+        return None
+    strategy = json_format.MessageToDict(message.release.strategy, preserving_proto_field_name=True)
+    return ReleaseSpec(message.release.endpoint, strategy)
+
+
+def pipeline_to_message(pipeline: Pipeline) -> pb.Pipeline:
+    """Makes the contract's pipeline."""
+    message = pb.Pipeline(
+        name=pipeline.name,
+        description=pipeline.description,
+        model=pipeline.model,
+        data=_data_to(pipeline.data),
+        trainer=pb.TrainerSpec(
+            trainer=pipeline.trainer.trainer,
+            config=dict(pipeline.trainer.config),
+            cpus=pipeline.trainer.cpus,
+            gpus=pipeline.trainer.gpus,
+        ),
+        checks=[
+            pb.DataCheck(validator=each.validator, column=each.column, config=dict(each.config))
+            for each in pipeline.checks
+        ],
+        evaluation=_evaluation_to(pipeline.evaluation),
+        gate=_gate_to(pipeline.gate),
+        schedule=pipeline.schedule,
+        seed=pipeline.seed,
+    )
+    if pipeline.release is not None:
+        message.release.endpoint = pipeline.release.endpoint
+        json_format.ParseDict(dict(pipeline.release.strategy), message.release.strategy)
+    message.create_time.FromDatetime(pipeline.create_time)
+    message.update_time.FromDatetime(pipeline.update_time)
+    return message
+
+
+def _data_to(data: DataSpec) -> pb.DataSpec:
+    message = pb.DataSpec(
+        label_source=data.label_source,
+        label_column=data.label_column,
+        label_time_column=data.label_time_column,
+        feature_service=data.feature_service,
+        request_features=data.request_features,
+        categorical_features=data.categorical_features,
+        optional_features=data.optional_features,
+    )
+    if data.lookback is not None:
+        message.lookback.FromTimedelta(data.lookback)
+    return message
+
+
+def _evaluation_to(evaluation: EvaluationSpec) -> pb.EvaluationSpec:
+    message = pb.EvaluationSpec(
+        primary_metric=evaluation.primary_metric,
+        segments=evaluation.segments,
+        resamples=evaluation.resamples,
+        refit=evaluation.refit,
+    )
+    if evaluation.holdout is not None:
+        message.holdout.FromTimedelta(evaluation.holdout)
+    return message
+
+
+def _gate_to(gate: GateSpec) -> pb.GateSpec:
+    return pb.GateSpec(
+        min_gain=gate.min_gain,
+        confidence=gate.confidence,
+        max_segment_loss=gate.max_segment_loss,
+        requires_approval=gate.requires_approval,
+        bounds=[
+            pb.MetricBound(metric=each.metric, minimum=each.minimum, maximum=each.maximum)
+            for each in gate.bounds
+        ],
+    )
+
+
+def trigger_from_message(message: pb.Trigger) -> Trigger:
+    """Reads a trigger; a person's when it says nothing."""
+    if message.kind not in pb.Trigger.Kind.values():
+        raise InvalidArgument("UNKNOWN_TRIGGER", "must be a kind of trigger", field="trigger.kind")
+    name = pb.Trigger.Kind.Name(message.kind).removeprefix("KIND_")
+    kind = TriggerKind.MANUAL if name == "UNSPECIFIED" else TriggerKind(name)
+    return Trigger(kind, message.reason, message.source)
+
+
+def run_to_message(run: PipelineRun) -> pb.PipelineRun:
+    """Makes the contract's run."""
+    message = pb.PipelineRun(
+        name=run.name,
+        trigger=pb.Trigger(
+            kind=f"KIND_{run.trigger.kind}", reason=run.trigger.reason, source=run.trigger.source
+        ),
+        state=f"STATE_{run.state}",
+        steps=[_step_to(each) for each in run.steps],
+        snapshot=run.snapshot,
+        training_set=run.training_set,
+        model_version=run.model_version,
+        gate=gate_message(run.gate),
+        rollout=run.rollout,
+        tracking_run_id=run.tracking_run_id,
+        metrics=run.metrics,
+        champion_metrics=run.champion_metrics,
+        reason=run.reason,
+    )
+    times = ("window_start", "window_end", "create_time", "end_time")
+    _set_times(message, {name: getattr(run, name) for name in times})
+    return message
+
+
+def _step_to(step: StepRecord) -> pb.StepRecord:
+    message = pb.StepRecord(
+        step=step.step, state=f"STATE_{step.state}", detail=step.detail, attempts=step.attempts
+    )
+    _set_times(message, {"start_time": step.start_time, "end_time": step.end_time})
+    return message
+
+
+def _set_times(message: Message, times: Mapping[str, datetime | None]) -> None:
+    for name, when in times.items():
+        if when is not None:
+            getattr(message, name).FromDatetime(when)
+
+
+def struct(message: Any) -> dict[str, Any]:
+    """Reads a `Struct` as a dictionary."""
+    plain: dict[str, Any] = json_format.MessageToDict(message)
+    return plain
+
+
+def _span(message: Any, field: str) -> timedelta | None:
+    if not message.HasField(field):
+        return None
+    found: timedelta = getattr(message, field).ToTimedelta()
+    return found
