@@ -150,8 +150,8 @@ class Client:
             body["event_times"] = [each.isoformat() for each in event_times]
         if return_features:
             body["return_features"] = True
-        predictions: Sequence[Json] = self.post(f"endpoints/{endpoint}:predict", body)["predictions"]
-        return predictions
+        answer: Sequence[Json] = self.post(f"endpoints/{endpoint}:predict", body)["predictions"]
+        return answer
 
     def record_outcomes(self, outcomes: Iterable[tuple[str, float, datetime]]) -> int:
         """Reports what came of predictions.

@@ -9,6 +9,10 @@ from importlib import metadata
 
 import grpc
 from grpc_health.v1 import health, health_pb2_grpc
+from inference import grpc_predict_v2_pb2_grpc
+from modelyard.dataplane.v1 import dataplane_pb2_grpc
+from modelyard.features.v1 import features_pb2_grpc
+from modelyard.serving.v1 import serving_pb2_grpc
 
 from gateway.access.bootstrap import ensure_admin_key
 from gateway.access.files import read_hmac_secret
@@ -37,10 +41,6 @@ from gateway.routes import Api, build_table
 from gateway.settings import GatewaySettings
 from gateway.transcoder.contracts import Method, load_contracts, published_methods
 from gateway.upstreams import Upstreams
-from inference import grpc_predict_v2_pb2_grpc
-from modelyard.dataplane.v1 import dataplane_pb2_grpc
-from modelyard.features.v1 import features_pb2_grpc
-from modelyard.serving.v1 import serving_pb2_grpc
 from service_kit import transport
 from service_kit.channels import open_aio_channel
 from service_kit.clock import SystemClock
@@ -62,9 +62,9 @@ class Gateway:
         secret = read_hmac_secret(settings.home)
         table = ApiKeyTable(self._engine)
         self.keys = KeyService(table, secret, SystemClock())
-        self._door = Door(table, secret)
+        self.door = Door(table, secret)
         self._streams = EventStreams(settings.redis_url, settings.stream_prefix)
-        self._log = EventLog(self._streams.append)
+        self.event_log = EventLog(self._streams.append)
         self._wire_data_plane()
         areas = sorted(set(settings.peers) - {settings.service})
         self.health = Health(
@@ -85,7 +85,7 @@ class Gateway:
         preparer = Preparer(self._reader, EntityKeyLookup(features))
         self._pool = ReplicaPool(functools.partial(open_aio_channel, settings=self.settings))
         scorer = Scorer(self._pool)
-        self._mirror = Mirror(preparer, scorer, self._log)
+        self._mirror = Mirror(preparer, scorer, self.event_log)
         self.plane = DataPlane(scorer, preparer, self._mirror)
         self.watcher = Watcher(serving.WatchDataPlane, self.plane, self._pool, "gateway")
 
@@ -97,19 +97,19 @@ class Gateway:
         table = build_table(methods, {PREDICT: predict}, extra, self._upstreams, settings)
         pages = Pages(
             self.health,
-            self._door,
+            self.door,
             functools.cache(lambda: encoded_document(methods, version())),
             functools.cache(lambda: reference_page(methods, version())),
             settings.mlflow_url,
         )
-        api = Api(table, self._door, settings)
+        api = Api(table, self.door, settings)
         return Front(api, pages.app(), settings.max_concurrent)
 
     async def start(self) -> None:
         """Start everything but the ports."""
         await asyncio.to_thread(self._prepare_database)
-        await self._door.start()
-        self._log.start()
+        await self.door.start()
+        self.event_log.start()
         self.watcher.start()
         await self.health.start()
 
@@ -118,10 +118,10 @@ class Gateway:
         await self.watcher.stop()
         await self.health.stop()
         await self._mirror.close()
-        await self._log.stop()
+        await self.event_log.stop()
         await self._reader.close()
         await self._pool.close()
-        await self._door.stop()
+        await self.door.stop()
         await self._upstreams.close()
         self._streams.close()
         self._engine.dispose()
@@ -136,7 +136,7 @@ class Gateway:
         address = self.settings.grpc_listen
         transport.require_safe(address, self.settings)
         server = grpc.aio.server(
-            interceptors=(DoorInterceptor(self._door),),
+            interceptors=(DoorInterceptor(self.door),),
             options=(*transport.OPTIONS, ("grpc.so_reuseport", 0)),
             maximum_concurrent_rpcs=self.settings.max_concurrent,
         )

@@ -45,7 +45,7 @@ class DoorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         method = details.method
         if handler is None or method.startswith(_OPEN) or not handler.unary_unary:
             return handler
-        metadata = {key: value for key, value in details.invocation_metadata or ()}
+        metadata = dict(details.invocation_metadata or ())
 
         async def guarded(request: Any, context: grpc.aio.ServicerContext) -> Any:
             return await self._guarded(handler.unary_unary, method, metadata, request, context)

@@ -6,7 +6,15 @@ import asyncio
 import math
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    MutableMapping,
+    Sequence,
+)
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 from urllib.parse import parse_qsl
@@ -39,7 +47,7 @@ class Reply:
     body: bytes = b""
     status: int = 200
     headers: Sequence[Header] = (JSON,)
-    parts: AsyncIterator[bytes] | None = None
+    parts: AsyncGenerator[bytes, None] | None = None
 
     async def send(self, send: Send) -> None:
         """Send it."""
@@ -48,8 +56,10 @@ class Reply:
             headers.append((b"content-length", b"%d" % len(self.body)))
         start = {"type": "http.response.start", "status": self.status, "headers": headers}
         await send(start)
-        async for part in self.parts or ():
-            await send({"type": "http.response.body", "body": part, "more_body": True})
+        if self.parts is not None:
+            async with aclosing(self.parts) as parts:
+                async for part in parts:
+                    await send({"type": "http.response.body", "body": part, "more_body": True})
         await send({"type": "http.response.body", "body": self.body})
 
 

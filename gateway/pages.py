@@ -21,8 +21,9 @@ from service_kit.errors import DomainError, Internal, InvalidArgument, NotFound
 METRICS_SCOPE = "ops:read"
 #: Nothing from elsewhere, nothing inline that we did not write.
 CSP = (
-    "default-src 'none'; style-src 'self' 'unsafe-inline'; script-src 'self'; img-src 'self' data:; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "default-src 'none'; style-src 'self' 'unsafe-inline'; script-src 'self'; "
+    "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
 )
 _HTML_HEADERS = {
     "content-security-policy": CSP,

@@ -32,10 +32,10 @@ _log = logging.getLogger(__name__)
 
 def load_settings() -> GatewaySettings:
     """The settings, with the suite's keys made when there are none."""
-    settings = GatewaySettings()
+    settings = GatewaySettings(service="gateway")
     if not settings.service_token.get_secret_value():
         security.ensure_suite_keys(settings.home)
-        settings = GatewaySettings()
+        settings = GatewaySettings(service="gateway")
     return settings
 
 
@@ -140,7 +140,7 @@ def _stop_on_signals(gateway: Gateway, http: _Server) -> None:
 
 
 async def _announce(http: _Server, path: Path | None, addresses: dict[str, str]) -> None:
-    while not http.started and not http.should_exit:
+    while not http.started and not http.should_exit:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     if path is None or not http.started:
         return

@@ -10,7 +10,6 @@ from service_kit.settings import ServiceSettings
 class GatewaySettings(ServiceSettings):
     """What the gateway must know; `listen` is where REST is served."""
 
-    service: str = "gateway"
     grpc_listen: str = "127.0.0.1:0"
     """Where the Open Inference Protocol and `PredictionService` are served over gRPC."""
     max_body_bytes: int = Field(default=48 * 1024 * 1024, gt=0)

@@ -36,22 +36,22 @@ class Upstreams:
             channel = self._channels[area] = open_aio_channel(target, self._settings)
         return channel
 
-    async def unary(self, method: Method, request: Any, caller: Caller, timeout: float) -> Any:
+    async def unary(self, method: Method, request: Any, caller: Caller, seconds: float) -> Any:
         """Call a method and return its answer; `request` is a message or an iterator of them.
 
         Raises:
             DomainError: As the service raised it.
         """
         try:
-            return await self._call(method)(request, timeout=timeout, metadata=identity(caller))
+            return await self._call(method)(request, timeout=seconds, metadata=identity(caller))
         except grpc.RpcError as error:
             raise error_from_rpc(error, method.area) from error
 
     async def stream(
-        self, method: Method, request: Any, caller: Caller, timeout: float
+        self, method: Method, request: Any, caller: Caller, seconds: float
     ) -> AsyncIterator[Any]:
         """Call a method that answers with a stream; like `unary` for its errors."""
-        call = self._call(method)(request, timeout=timeout, metadata=identity(caller))
+        call = self._call(method)(request, timeout=seconds, metadata=identity(caller))
         try:
             async for message in call:
                 yield message

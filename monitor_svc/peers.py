@@ -27,9 +27,7 @@ class Retraining:
     def __call__(self, action: Action, alert: Alert, monitor: Monitor) -> str:
         """Start it and give the name of the run."""
         del monitor
-        stub = training_pb2_grpc.TrainingServiceStub(  # type: ignore[no-untyped-call]
-            self._peers.channel("training")
-        )
+        stub = training_pb2_grpc.TrainingServiceStub(self._peers.channel("training"))
         request = training_pb2.RunPipelineRequest(
             pipeline=action.policy.pipeline,
             window_end=timestamp(action.event_us),
@@ -52,9 +50,7 @@ class Rollback:
 
     def __call__(self, action: Action, alert: Alert, monitor: Monitor) -> str:
         """Roll back."""
-        stub = serving_pb2_grpc.ServingServiceStub(  # type: ignore[no-untyped-call]
-            self._peers.channel("serving")
-        )
+        stub = serving_pb2_grpc.ServingServiceStub(self._peers.channel("serving"))
         request = serving_pb2.RollbackEndpointRequest(
             endpoint=monitor.endpoint,
             reason=f"{alert_name(alert)}: {alert.summary}"[:_LONGEST_REASON],
@@ -73,9 +69,7 @@ class FeatureServiceTrainingSets:
 
     def read(self, name: str, max_rows: int) -> ReferenceRows:
         """At most so many rows, evenly spread over the set."""
-        stub = features_pb2_grpc.FeatureServiceStub(  # type: ignore[no-untyped-call]
-            self._peers.channel("features")
-        )
+        stub = features_pb2_grpc.FeatureServiceStub(self._peers.channel("features"))
         request = features_pb2.ReadTrainingSetRequest(name=name, max_rows=max_rows)
         with calling("features"):
             chunks = stub.ReadTrainingSet(request, timeout=READ_TIMEOUT_S)

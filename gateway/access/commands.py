@@ -17,13 +17,11 @@ from service_kit.errors import DomainError
 def run_keys(arguments: list[str]) -> int:
     """Run a command; returns the exit status."""
     options = _parser().parse_args(arguments)
-    settings = GatewaySettings()
+    settings = GatewaySettings(service="gateway")
     engine = make_engine(settings.database_url)
     try:
         migrate(engine, "gateway")
-        service = KeyService(
-            ApiKeyTable(engine), read_hmac_secret(settings.home), SystemClock()
-        )
+        service = KeyService(ApiKeyTable(engine), read_hmac_secret(settings.home), SystemClock())
         sys.stdout.write(_run(service, options))
     except DomainError as error:
         sys.stderr.write(f"{error.reason}: {error.message}\n")

@@ -141,7 +141,7 @@ class Door:
         prefix = prefix_of(key)
         if prefix is not None and prefix not in self._known:
             # It may have been made within the last second; a stranger can't ask more often.
-            await self._refresh_soon()
+            await self._refresh_soon(time.monotonic())
             found = self.known(key)
         if found is None:
             raise Unauthenticated("BAD_API_KEY", "the API key is not valid")
@@ -149,16 +149,19 @@ class Door:
 
     async def refresh(self) -> None:
         """Read the table when it has changed."""
+        began = time.monotonic()
         version = await asyncio.to_thread(self._table.version)
         if version != self._version:
             keys = await asyncio.to_thread(self._table.list)
             self._known = {k.prefix: (k.digest, k.caller) for k in keys if k.revoked is None}
             self._version = version
-        self._checked = time.monotonic()
+        self._checked = began
 
-    async def _refresh_soon(self) -> None:
+    async def _refresh_soon(self, asked: float) -> None:
         async with self._refreshing:
-            if time.monotonic() - self._checked > self._interval / 4:
+            if self._checked < asked:  # nobody else has looked meanwhile
+                pause = self._checked + self._interval / 4 - time.monotonic()
+                await asyncio.sleep(max(0.0, pause))
                 await self._try_refresh()
 
     async def _run(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -102,14 +102,10 @@ class Answer:
     event_times_us: list[int]
     scored: list[Scored]
 
-    def by_row(self, make: Callable[[Scored, int, int], Any]) -> list[Any]:
-        """Something for each row, in the order of the request.
-
-        Args:
-            make: Given the group, the place in the group and the place in the request.
-        """
-        made: list[Any] = [None] * len(self.ids)
+    def places(self) -> list[tuple[Scored, int]]:
+        """For each row, in the order of the request, its group and its place in it."""
+        found: list[Any] = [None] * len(self.ids)
         for group in self.scored:
             for at, row in enumerate(group.rows):
-                made[row] = make(group, at, row)
-        return made
+                found[row] = group, at
+        return found

@@ -161,7 +161,9 @@ def _check(route: Route, ask: Ask) -> None:
             "WRONG_COUNT", "must be as many as there are instances", field="event_times"
         )
     found = [
-        InvalidArgument("UNKNOWN_FIELD", "there is no such input", field=ask.where(row, _shown(key)))
+        InvalidArgument(
+            "UNKNOWN_FIELD", "there is no such input", field=ask.where(row, _shown(key))
+        )
         for row, instance in enumerate(ask.instances)
         if not route.accepted.issuperset(instance)
         for key in instance

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import grpc
-
 from modelyard.features.v1 import features_pb2
 
 _TIMEOUT_S = 0.5

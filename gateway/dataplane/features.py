@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
-
 from modelyard.data.v1 import data_pb2
 from modelyard.features.v1 import features_pb2
+
 from service_kit import metrics
 from service_kit.channels import error_from_rpc
 from service_kit.errors import DeadlineExceeded, Unavailable

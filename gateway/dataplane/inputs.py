@@ -163,10 +163,10 @@ def _entity_problem(value: Any, path: str) -> InvalidArgument:
     return InvalidArgument("WRONG_TYPE", "must be a string or an integer", field=path)
 
 
-def _fits(value: str | int) -> bool:
+def _fits(value: Any) -> bool:
     if isinstance(value, str):
         return len(value) <= _MOST_TEXT
-    return -(2**63) <= value < 2**63
+    return bool(-(2**63) <= value < 2**63)
 
 
 def _out_of_range(path: str) -> InvalidArgument:

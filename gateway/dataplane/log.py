@@ -164,9 +164,7 @@ class EventLog:
         _buffered.set(self._rows)
         return not self._unsent
 
-    def _send(
-        self, predictions: list[PredictionChunk], exposures: list[ExposureRow]
-    ) -> int:
+    def _send(self, predictions: list[PredictionChunk], exposures: list[ExposureRow]) -> int:
         if predictions:
             self._unsent.append((PREDICTIONS, *encode_predictions(PREDICTIONS, predictions)))
         if exposures:

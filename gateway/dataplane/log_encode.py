@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from modelyard.data.v1 import data_pb2
 from modelyard.events.v1 import events_pb2
+
 from service_kit.streams import Event
 
 if TYPE_CHECKING:
@@ -18,21 +19,19 @@ _MOST_LATENCY = 2**32 - 1
 T = TypeVar("T", bound=Any)
 
 
-def encode_predictions(
-    stream: str, chunks: Sequence[PredictionChunk]
-) -> tuple[list[Event], int]:
+def encode_predictions(stream: str, chunks: Sequence[PredictionChunk]) -> tuple[list[Event], int]:
     """Events of `PredictionBatch`, one a version and role, and the number of rows."""
-    events = []
-    for group in _grouped(chunks):
-        events.append(Event.of(stream, group[0].endpoint, _prediction_batch(group)))
+    events = [
+        Event.of(stream, group[0].endpoint, _prediction_batch(group)) for group in _grouped(chunks)
+    ]
     return events, sum(len(chunk.ids) for chunk in chunks)
 
 
 def encode_exposures(stream: str, rows: Sequence[ExposureRow]) -> tuple[list[Event], int]:
     """Events of `ExposureBatch`, one an experiment, and the number of rows."""
-    events = []
-    for group in _grouped(rows):
-        events.append(Event.of(stream, group[0].endpoint, _exposure_batch(group)))
+    events = [
+        Event.of(stream, group[0].endpoint, _exposure_batch(group)) for group in _grouped(rows)
+    ]
     return events, len(rows)
 
 
@@ -78,9 +77,7 @@ def _add_column(
 ) -> None:
     column: data_pb2.Column = batch.inputs.add(name=name)
     values = [
-        value
-        for chunk in chunks
-        for value in chunk.columns.get(name) or [None] * len(chunk.ids)
+        value for chunk in chunks for value in chunk.columns.get(name) or [None] * len(chunk.ids)
     ]
     if text:
         column.strings.values.extend(["" if value is None else str(value) for value in values])

@@ -97,9 +97,7 @@ class Mirror:
         deadline = time.monotonic() + max(answer.route.deadline_s, _LEAST_DEADLINE_S)
         name = variant.name
         try:
-            prepared = await self._preparer.prepare(
-                variant, ask, rows, times, deadline, work.reuse
-            )
+            prepared = await self._preparer.prepare(variant, ask, rows, times, deadline, work.reuse)
             outputs, took = await self._scorer.infer(variant, prepared, len(rows), deadline)
         except (ReplicaError, DomainError):
             for row in rows:
@@ -109,9 +107,7 @@ class Mirror:
         for row, score in zip(rows, scores, strict=True):
             tally = tallies.setdefault(row, _Tally())
             tally.scores[name], tally.latencies[name] = score, took
-        self._log.predictions(
-            _chunk(answer, variant, rows, scores, took, prepared, shadow=True)
-        )
+        self._log.predictions(_chunk(answer, variant, rows, scores, took, prepared, shadow=True))
 
     def _expose(self, answer: Answer, tallies: dict[int, _Tally]) -> None:
         route = answer.route

@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from gateway.dataplane.ask import Answer, Ask, Scored
+from gateway.dataplane.ask import Answer, Ask
 from gateway.dataplane.prepare import shown_features
 from gateway.transcoder.requests import parse_json
 from service_kit.errors import InvalidArgument
@@ -66,10 +66,11 @@ def encode_answer(answer: Answer, *, return_features: bool) -> bytes:
 def answer_document(answer: Answer, *, return_features: bool) -> dict[str, Any]:
     """An answer as the document that ProtoJSON would make of `PredictResponse`."""
 
-    def one(group: Scored, at: int, row: int) -> dict[str, Any]:
+    predictions = []
+    for prediction_id, (group, at) in zip(answer.ids, answer.places(), strict=True):
         served = group.served
         prediction: dict[str, Any] = {
-            "prediction_id": answer.ids[row],
+            "prediction_id": prediction_id,
             "outputs": dict(zip(group.output_names, group.outputs[at], strict=False)),
             "variant": served.name if served else "",
             "model_version": served.model_version if served else "",
@@ -77,10 +78,9 @@ def answer_document(answer: Answer, *, return_features: bool) -> dict[str, Any]:
         }
         if return_features:
             prediction["features"] = shown_features(group.prepared, at) if group.prepared else {}
-        return prediction
-
+        predictions.append(prediction)
     return {
-        "predictions": answer.by_row(one),
+        "predictions": predictions,
         "endpoint": answer.route.endpoint,
         "table_generation": str(answer.route.generation),
     }

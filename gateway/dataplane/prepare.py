@@ -10,7 +10,13 @@ from gateway.dataplane.features import NOT_FOUND, FeatureColumn, FeatureColumns,
 from gateway.dataplane.inputs import Columns, InputField, collect, decode_rows, encode_rows
 from gateway.dataplane.routing import Variant
 from gateway.problems import Violations
-from service_kit.errors import DomainError, FailedPrecondition, InvalidArgument, NotFound, Unavailable
+from service_kit.errors import (
+    DomainError,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    Unavailable,
+)
 
 
 class EntityKeys(Protocol):

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
-
 from modelyard.dataplane.v1 import dataplane_pb2
 
 METHOD = "/modelyard.dataplane.v1.ReplicaService/InferStream"
@@ -104,7 +103,7 @@ class ReplicaStream:
         """Take nothing more and close, after what is under way or after `grace` seconds."""
         self.retired = True
         end = time.monotonic() + grace
-        while self.rows and time.monotonic() < end:
+        while self.rows and time.monotonic() < end:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
         self._task.cancel()
         with suppress(asyncio.CancelledError):

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 
-from gateway.dataplane.assignment import BUCKETS, bucket
-from gateway.dataplane.inputs import InputField, InputPlan, make_plan
 from modelyard.data.v1 import data_pb2
 from modelyard.dataplane.v1 import dataplane_pb2
+
+from gateway.dataplane.assignment import BUCKETS, bucket
+from gateway.dataplane.inputs import InputField, InputPlan, make_plan
 from service_kit.errors import NotFound
 
 DEFAULT_DEADLINE_S = 1.0
@@ -188,6 +189,4 @@ def _plan(signature: data_pb2.Signature) -> InputPlan:
         )
         for each in signature.inputs
     ]
-    return make_plan(
-        fields, signature.outputs, signature.entity_keys, signature.feature_service
-    )
+    return make_plan(fields, signature.outputs, signature.entity_keys, signature.feature_service)

@@ -1,10 +1,13 @@
 """`PredictionService` over gRPC."""
 
+# ruff: noqa: N802 - the names and forms that generated code asks for
+
 from __future__ import annotations
 
 from typing import Any
 
 from google.protobuf import struct_pb2
+from modelyard.serving.v1 import serving_pb2, serving_pb2_grpc
 
 from gateway.dataplane.ask import Ask
 from gateway.dataplane.core import DataPlane
@@ -12,7 +15,6 @@ from gateway.dataplane.predict_json import answer_document
 from gateway.grpc_door import time_left
 from gateway.transcoder.codec import codec_of
 from gateway.transcoder.wellknown import encode_struct
-from modelyard.serving.v1 import serving_pb2, serving_pb2_grpc
 from service_kit.errors import InvalidArgument
 
 

@@ -10,11 +10,11 @@ from contextlib import suppress
 from typing import Any
 
 import grpc
+from modelyard.dataplane.v1 import dataplane_pb2
 
 from gateway.dataplane.core import DataPlane
 from gateway.dataplane.pool import ReplicaPool
 from gateway.dataplane.routing import BadStateError, RoutingState, compile_state
-from modelyard.dataplane.v1 import dataplane_pb2
 from service_kit import metrics
 
 _BACKOFF_S = (0.1, 2.0)
@@ -102,6 +102,4 @@ def _new_versions(old: RoutingState, new: RoutingState) -> set[str]:
 
 
 def _versions(state: RoutingState) -> set[str]:
-    return {
-        variant.model_version for route in state.routes.values() for variant in route.variants
-    }
+    return {variant.model_version for route in state.routes.values() for variant in route.variants}

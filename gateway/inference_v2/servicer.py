@@ -1,16 +1,19 @@
 """The protocol's gRPC service."""
 
+# ruff: noqa: N802, ARG002 - the names and forms that generated code asks for
+
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+from inference import grpc_predict_v2_pb2 as v2
+from inference import grpc_predict_v2_pb2_grpc
+
 from gateway.dataplane.core import DataPlane
 from gateway.grpc_door import time_left
 from gateway.inference_v2 import tensors
 from gateway.inference_v2.wire import add_output, read_tensors
-from inference import grpc_predict_v2_pb2 as v2
-from inference import grpc_predict_v2_pb2_grpc
 
 Metadata = v2.ModelMetadataResponse.TensorMetadata
 

@@ -57,7 +57,7 @@ def make_ask(
             [{}] * rows,
             version=version,
             matrix=matrix,
-            where=lambda row, name: f"inputs[0].{name}",
+            where=_matrix_path,
             began=began,
             time_limit=limit,
         )
@@ -116,9 +116,10 @@ def output_tensors(answer: Answer) -> list[Tensor]:
     names = list(answer.scored[0].output_names)
     for group in answer.scored[1:]:
         names = [name for name in names if name in group.output_names]
-    rows = answer.by_row(
-        lambda group, at, row: dict(zip(group.output_names, group.outputs[at], strict=False))
-    )
+    rows = [
+        dict(zip(group.output_names, group.outputs[at], strict=False))
+        for group, at in answer.places()
+    ]
     return [
         Tensor(name, "FP32", [len(rows)], [row[name] for row in rows])
         for name in names
@@ -128,19 +129,21 @@ def output_tensors(answer: Answer) -> list[Tensor]:
 
 def parameters(answer: Answer) -> dict[str, str]:
     """What the answer says of itself: a value, or one a row with commas between them."""
+    groups = [group for group, _ in answer.places()]
     return {
         "endpoint": answer.route.endpoint,
         "table_generation": str(answer.route.generation),
         "prediction_ids": ",".join(answer.ids),
-        "variant": _joined(answer.by_row(lambda g, at, row: g.served.name if g.served else "")),
+        "variant": _joined([each.served.name if each.served else "" for each in groups]),
         "model_version": served_version(answer),
-        "fallback": _joined(answer.by_row(lambda g, at, row: g.fallback)),
+        "fallback": _joined([each.fallback for each in groups]),
     }
 
 
 def served_version(answer: Answer) -> str:
     """The version that answered; with commas when there were several."""
-    return _joined(answer.by_row(lambda g, at, row: g.served.version if g.served else ""))
+    served = [group.served for group, _ in answer.places()]
+    return _joined([variant.version if variant else "" for variant in served])
 
 
 def requested(tensors: list[Tensor], names: Sequence[str]) -> list[Tensor]:
@@ -171,6 +174,10 @@ def input_metadata(route: Route) -> list[tuple[str, str, list[int]]]:
 def output_metadata(route: Route) -> list[tuple[str, str, list[int]]]:
     """Name, datatype and shape of what the champion answers."""
     return [(name, "FP32", [-1]) for name in route.champion.plan.outputs]
+
+
+def _matrix_path(row: int, name: str) -> str:
+    return f"inputs[0].data[{row}].{name}"
 
 
 def _joined(values: list[str]) -> str:

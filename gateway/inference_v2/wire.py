@@ -8,8 +8,9 @@ from array import array
 from collections.abc import Iterator
 from typing import Any
 
-from gateway.inference_v2.tensors import Tensor
 from inference import grpc_predict_v2_pb2 as v2
+
+from gateway.inference_v2.tensors import Tensor
 from service_kit.errors import InvalidArgument
 
 _CONTENTS = {
@@ -27,9 +28,16 @@ _CONTENTS = {
     "BYTES": "bytes_contents",
 }
 _CODES = {
-    **{"INT8": "b", "INT16": "h", "INT32": "i", "INT64": "q"},
-    **{"UINT8": "B", "UINT16": "H", "UINT32": "I", "UINT64": "Q"},
-    **{"FP32": "f", "FP64": "d"},
+    "INT8": "b",
+    "INT16": "h",
+    "INT32": "i",
+    "INT64": "q",
+    "UINT8": "B",
+    "UINT16": "H",
+    "UINT32": "I",
+    "UINT64": "Q",
+    "FP32": "f",
+    "FP64": "d",
 }
 
 

@@ -25,8 +25,8 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _codecs: dict[str, MessageCodec] = {}
 
 
-def codec_of(descriptor: Descriptor) -> MessageCodec:
-    """The codec of a message type, made at the first call."""
+def codec_of(descriptor: Any) -> MessageCodec:
+    """The codec of a message type (its descriptor), made at the first call."""
     codec = _codecs.get(descriptor.full_name)
     if codec is None:
         codec = _codecs[descriptor.full_name] = MessageCodec()
@@ -90,9 +90,7 @@ class MessageCodec:
     def _encode_fields(self, message: Any) -> dict[str, Any]:
         has = message.HasField
         return {
-            name: read(message)
-            for name, presence, read in self._reads
-            if not presence or has(name)
+            name: read(message) for name, presence, read in self._reads if not presence or has(name)
         }
 
 
@@ -141,7 +139,8 @@ def _store_message(field: FieldDescriptor) -> Store:
 
 
 def _only_one(field: FieldDescriptor, store: Store) -> Store:
-    group, name = field.containing_oneof.name, field.name
+    oneof: Any = field.containing_oneof
+    group, name = oneof.name, field.name
 
     def store_only(message: Any, value: Any, path: str) -> None:
         if message.WhichOneof(group) not in (None, name):
@@ -178,7 +177,8 @@ def _store_scalars(name: str, decode: Decode) -> Store:
 
 
 def _store_map(field: FieldDescriptor) -> Store:
-    name, kinds = field.name, field.message_type.fields_by_name
+    entry: Any = field.message_type
+    name, kinds = field.name, entry.fields_by_name
     decode_key = _key_decoder(kinds["key"])
     value_kind = kinds["value"]
     codec = codec_of(value_kind.message_type) if value_kind.message_type else None
@@ -213,25 +213,33 @@ def _read(field: FieldDescriptor) -> Read:
         return _read_map(field)
     encode: Read | None
     if field.message_type:
-        # Looked up late: a type that contains itself is still being compiled here.
-        codec = codec_of(field.message_type)
-        encode = lambda value: codec.encode(value)  # noqa: E731
+        encode = _encode_late(codec_of(field.message_type))
     else:
         encode = scalar_encoder(field)
     if encode is None:
-        return (lambda m: list(getattr(m, name))) if field.is_repeated else _getter(name)
+        return _list_getter(name) if field.is_repeated else _getter(name)
     one = encode
     if field.is_repeated:
         return lambda message: [one(item) for item in getattr(message, name)]
     return lambda message: one(getattr(message, name))
 
 
+def _encode_late(codec: MessageCodec) -> Read:
+    # Looked up at each call: a type that contains itself is still being compiled here.
+    return lambda message: codec.encode(message)  # noqa: PLW0108
+
+
 def _getter(name: str) -> Read:
     return lambda message: getattr(message, name)
 
 
+def _list_getter(name: str) -> Read:
+    return lambda message: list(getattr(message, name))
+
+
 def _read_map(field: FieldDescriptor) -> Read:
-    name, kinds = field.name, field.message_type.fields_by_name
+    entry: Any = field.message_type
+    name, kinds = field.name, entry.fields_by_name
     value_kind = kinds["value"]
     codec = codec_of(value_kind.message_type) if value_kind.message_type else None
     encode = scalar_encoder(value_kind) if codec is None else None

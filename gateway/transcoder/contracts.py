@@ -17,9 +17,9 @@ from google.protobuf.descriptor import (
     MethodDescriptor,
     ServiceDescriptor,
 )
+from modelyard.auth.v1 import auth_pb2
 
 from gateway.transcoder.paths import PathTemplate, parse_template
-from modelyard.auth.v1 import auth_pb2
 
 _VERBS = ("get", "put", "post", "delete", "patch")
 

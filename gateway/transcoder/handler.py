@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 import orjson
@@ -78,7 +78,7 @@ class TranscodedRoute:
 
     async def _lines(
         self, first: Any, answers: AsyncIterator[Any], request_id: str
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         if first is None:
             return
         try:
@@ -149,5 +149,3 @@ def _error_line(error: DomainError, request_id: str) -> bytes:
     trace_id, _ = telemetry.trace_ids()
     document = {"error": problem(error, trace_id=trace_id, request_id=request_id)}
     return orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE)
-
-

@@ -10,9 +10,7 @@ from service_kit.errors import InvalidArgument
 MOST_LINE = 2 * 1024 * 1024
 
 
-async def json_lines(
-    parts: AsyncIterator[bytes], most: int = MOST_LINE
-) -> AsyncIterator[bytes]:
+async def json_lines(parts: AsyncIterator[bytes], most: int = MOST_LINE) -> AsyncIterator[bytes]:
     """The lines that are not blank, without their ends.
 
     Raises:

@@ -193,7 +193,8 @@ def _scalar(field: FieldDescriptor, text: str) -> Any:
 def _bind(message: Any, descriptor: Descriptor, path: str, text: str) -> None:
     *parents, last = path.split(".")
     for part in parents:
-        message, descriptor = getattr(message, part), descriptor.fields_by_name[part].message_type
+        message = getattr(message, part)
+        descriptor = message.DESCRIPTOR
     field = descriptor.fields_by_name[last]
     value = scalar_decoder(field)(_scalar(field, text), path)
     _set_same(message, last, value, path)

@@ -6,6 +6,7 @@ import base64
 import binascii
 import math
 import re
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +20,8 @@ Encode = Callable[[Any], Any]
 
 _INTEGER = re.compile(r"-?\d{1,20}")
 _DECIMAL = re.compile(r"-?\d{1,400}(\.\d{1,400})?([eE][+-]?\d{1,4})?")
-_FLOAT32_MAX = 3.4028234663852886e38
+# Decimals up to here round to the largest 32-bit float.
+_FLOAT32_MAX = 3.40282356e38
 _F = FieldDescriptor
 
 _INT_RANGES = {
@@ -120,7 +122,8 @@ def _number_decoder(most: float) -> Decode:
     return decode
 
 
-def _enum_decoder(enum: EnumDescriptor) -> Decode:
+def _enum_decoder(enum: EnumDescriptor | None) -> Decode:
+    assert enum is not None
     by_name = {value.name: value.number for value in enum.values}
     numbers = set(by_name.values())
     known = ", ".join(by_name)
@@ -137,7 +140,8 @@ def _enum_decoder(enum: EnumDescriptor) -> Decode:
     return decode
 
 
-def _enum_encoder(enum: EnumDescriptor) -> Encode:
+def _enum_encoder(enum: EnumDescriptor | None) -> Encode:
+    assert enum is not None
     by_number = {number: value.name for number, value in enum.values_by_number.items()}
     return lambda number: by_number.get(number, number)
 
@@ -175,4 +179,8 @@ def _encode_float(value: float) -> float | str:
     # The shortest decimal that gives the same 32-bit float, as ProtoJSON has it.
     if not math.isfinite(value):
         return encode_double(value)
-    return float(f"{value:.9g}") if value != float(f"{value:.7g}") else float(f"{value:.7g}")
+    for digits in (6, 7, 8):
+        shorter = float(f"{value:.{digits}g}")
+        if abs(shorter) <= _FLOAT32_MAX and struct.pack("f", shorter) == struct.pack("f", value):
+            return shorter
+    return float(f"{value:.9g}")

@@ -17,9 +17,7 @@ Fill = Callable[[Any, Any, str], None]
 #: Depth of nesting in a free-form value; protobuf itself allows 100 messages, three a level.
 MOST_NESTED = 30
 
-_TIMESTAMP = re.compile(
-    r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)"
-)
+_TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
 _DURATION = re.compile(r"-?\d{1,12}(\.\d{1,9})?s")
 _MASK = re.compile(r"[A-Za-z][A-Za-z0-9_]*(\.[A-Za-z][A-Za-z0-9_]*)*")
 _CAPITAL = re.compile(r"[A-Z]")
@@ -43,9 +41,7 @@ def fill_field_mask(message: Any, value: Any, path: str) -> None:
     if not all(_MASK.fullmatch(part) for part in paths):
         raise InvalidArgument("INVALID_FIELD_MASK", "must be field paths", field=path)
     message.Clear()
-    message.paths.extend(
-        _CAPITAL.sub(lambda found: f"_{found[0].lower()}", part) for part in paths
-    )
+    message.paths.extend(_CAPITAL.sub(lambda found: f"_{found[0].lower()}", part) for part in paths)
 
 
 def fill_struct(message: Any, value: Any, path: str) -> None:

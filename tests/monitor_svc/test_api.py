@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
@@ -42,18 +43,18 @@ class Peer(
 ):
     """The other services."""
 
-    runs: list[training_pb2.RunPipelineRequest] = field(default_factory=list)
-    rollbacks: list[serving_pb2.RollbackEndpointRequest] = field(default_factory=list)
+    runs: list[training_pb2.RunPipelineRequest] = dataclasses.field(default_factory=list)
+    rollbacks: list[serving_pb2.RollbackEndpointRequest] = dataclasses.field(default_factory=list)
 
-    def ReadTrainingSet(self, request, context):
+    def ReadTrainingSet(self, request, context):  # noqa: N802
         for seed in range(4):
             yield features_pb2.TableChunk(arrow_ipc=arrow(2_000, seed))
 
-    def RunPipeline(self, request, context):
+    def RunPipeline(self, request, context):  # noqa: N802
         self.runs.append(request)
         return training_pb2.PipelineRun(name=f"{request.pipeline}/runs/1")
 
-    def RollbackEndpoint(self, request, context):
+    def RollbackEndpoint(self, request, context):  # noqa: N802
         self.rollbacks.append(request)
         return serving_pb2.Endpoint(name=request.endpoint)
 
@@ -261,8 +262,8 @@ def test_bad_requests_name_the_field(running: Running):
         (wanted(reference_rows=data_pb2.Table(arrow_ipc=b"junk")), "reference_rows"),
         (wanted(false_alarm_rate=0.9), "false_alarm_rate"),
     ]
-    for request, field in cases:
-        _refused(lambda request=request: stub.CreateMonitor(request), InvalidArgument, field)
+    for request, where in cases:
+        _refused(lambda request=request: stub.CreateMonitor(request), InvalidArgument, where)
     missing = pb.GetMonitorRequest(name="monitors/none")
     _refused(lambda: stub.GetMonitor(missing), NotFound, "name")
     stub.CreateMonitor(wanted())
@@ -271,18 +272,18 @@ def test_bad_requests_name_the_field(running: Running):
     _refused(lambda: stub.CreateMonitor(again), AlreadyExists, "monitor_id")
 
 
-@pytest.mark.parametrize(
-    ("outcome", "field"),
-    [
+def test_outcomes_that_cannot_be_are_refused(running: Running):
+    cases = [
         (pb.Outcome(prediction_id="p", value=float("nan")), "outcomes[0].value"),
         (pb.Outcome(prediction_id="p", value=float("inf")), "outcomes[0].value"),
         (pb.Outcome(prediction_id="", value=1), "outcomes[0].prediction_id"),
         (pb.Outcome(prediction_id="p" * 65, value=1), "outcomes[0].prediction_id"),
-    ],
-)
-def test_outcomes_that_cannot_be_are_refused(running: Running, outcome: pb.Outcome, field: str):
-    request = pb.RecordOutcomesRequest(outcomes=[outcome])
-    _refused(lambda: running.stub.RecordOutcomes(request), InvalidArgument, field)
+    ]
+    for outcome, where in cases:
+        request = pb.RecordOutcomesRequest(outcomes=[outcome])
+        _refused(
+            lambda request=request: running.stub.RecordOutcomes(request), InvalidArgument, where
+        )
 
 
 def test_a_malformed_event_is_set_aside_and_the_others_count(running: Running):

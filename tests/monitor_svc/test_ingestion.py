@@ -112,9 +112,8 @@ def test_shadow_counts_for_quality_and_not_for_drift(house: House):
 def test_missing_and_unknown_columns(house: House):
     house.create(monitor(), reference_rows())
     rows = predictions(200, START)
-    house.predict(
-        replace(rows, columns={"temp": rows.columns["temp"], "odd": Numbers(rows.scores)})
-    )
+    some = {"temp": rows.columns["temp"], "odd": Numbers(rows.scores)}
+    house.predict(replace(rows, columns=some))
     with house.transactions() as store:
         state = store.windows(house.monitoring.get(store, "drift"), [START])[START]
     assert set(state.sketches) == {"temp", "hour", "carrier", SCORE}

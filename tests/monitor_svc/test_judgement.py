@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import numpy as np
+import pytest
 from sqlalchemy import select
 
 from monitor_svc.domain.alerts import ActionState, AlertKind, AlertState
@@ -120,13 +121,16 @@ def test_a_new_reference_ends_the_alert_and_starts_anew(house: House):
     _run(house, [2.0, 2.0])
     assert house.alerts()[0].state is AlertState.OPEN
     rows = reference_rows(seed=3)
-    moved = replace(
-        rows, columns={**rows.columns, "temp": predictions(5_000, 0, shift=2.0).columns["temp"]}
-    )
+    warm = predictions(5_000, 0, shift=2.0).columns["temp"]
+    moved = replace(rows, columns={**rows.columns, "temp": warm})
     reference = house.monitoring.prepare_reference(created, moved)
     with house.transactions() as store:
-        updated = house.monitoring.update(store, created, reference)
+        updated = house.monitoring.update(
+            store, house.monitoring.get(store, "drift"), created, reference
+        )
     assert updated.epoch == 2
+    with pytest.raises(Conflict), house.transactions() as store:
+        house.monitoring.update(store, created, created, None)
     assert house.alerts()[0].state is AlertState.RESOLVED
     _run(house, [2.0, 2.0, 2.0], first=4)
     assert len(house.alerts()) == 1

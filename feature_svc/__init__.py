@@ -1,0 +1,1 @@
+"""Data sources, feature definitions, training sets and online features."""

@@ -1,0 +1,7 @@
+"""The online store: Feast's layout in Redis, read and written without Feast."""
+
+from feature_svc.online.plan import FeatureColumn, ReadPlan, compile_plan
+from feature_svc.online.rows import encode_rows
+from feature_svc.online.store import RedisOnlineStore
+
+__all__ = ["FeatureColumn", "ReadPlan", "RedisOnlineStore", "compile_plan", "encode_rows"]

@@ -1,0 +1,228 @@
+"""Fakes of the areas' services and of replicas, behind real gRPC servers."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+from array import array
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import grpc
+from google.protobuf import empty_pb2
+
+from modelyard.data.v1 import data_pb2
+from modelyard.dataplane.v1 import dataplane_pb2, dataplane_pb2_grpc
+from modelyard.features.v1 import features_pb2, features_pb2_grpc
+from modelyard.registry.v1 import registry_pb2, registry_pb2_grpc
+from modelyard.serving.v1 import serving_pb2_grpc
+from service_kit.context import current_caller, remaining
+from service_kit.errors import NotFound, ResourceExhausted
+
+Rows = list[list[float]]
+Model = Callable[[Rows], Rows]
+
+
+class FakeReplica:
+    """A replica whose model is a function.
+
+    Attributes:
+        batches: Requests in each message, in the order of arrival.
+    """
+
+    def __init__(self, model: Model, *, delay: float = 0.0) -> None:
+        self.model = model
+        self.delay = delay
+        self.error = ""
+        self.break_next = False
+        self.raw: bytes | None = None
+        self.batches: list[int] = []
+        self.address = ""
+        self._server: grpc.aio.Server | None = None
+
+    async def start(self, port: int = 0) -> str:
+        self._server = grpc.aio.server()
+        dataplane_pb2_grpc.add_ReplicaServiceServicer_to_server(self, self._server)
+        port = self._server.add_insecure_port(f"127.0.0.1:{port}")
+        await self._server.start()
+        self.address = f"127.0.0.1:{port}"
+        return self.address
+
+    async def stop(self) -> None:
+        if self._server is not None:
+            await self._server.stop(None)
+
+    async def InferStream(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+        async for request in requests:
+            self.batches.append(len(request.items))
+            if self.break_next:
+                self.break_next = False
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "broken")
+            if self.delay:
+                await asyncio.sleep(self.delay)
+            response = dataplane_pb2.InferStreamResponse()
+            for item in request.items:
+                result = response.results.add(id=item.id)
+                if self.error:
+                    result.error_reason = self.error
+                else:
+                    result.outputs = self._outputs(item)
+            yield response
+
+    def _outputs(self, item: Any) -> bytes:
+        if self.raw is not None:
+            return self.raw
+        flat = array("f")
+        flat.frombytes(item.inputs)
+        width = len(flat) // item.rows
+        rows = [flat[at : at + width].tolist() for at in range(0, len(flat), width)]
+        return array("f", [value for row in self.model(rows) for value in row]).tobytes()
+
+
+class FakeDataPlane(dataplane_pb2_grpc.DataPlaneServiceServicer):
+    """Pushes the states that a test gives."""
+
+    def __init__(self) -> None:
+        self._state: dataplane_pb2.DataPlaneState | None = None
+        self._watchers: list[queue.Queue[Any]] = []
+
+    def push(self, state: dataplane_pb2.DataPlaneState) -> None:
+        self._state = state
+        for watcher in self._watchers:
+            watcher.put(state)
+
+    def hang_up(self) -> None:
+        for watcher in self._watchers:
+            watcher.put(None)
+
+    def WatchDataPlane(self, request: Any, context: Any) -> Iterator[Any]:
+        mine: queue.Queue[Any] = queue.Queue()
+        self._watchers.append(mine)
+        context.add_callback(lambda: mine.put(None))
+        if self._state is not None:
+            yield self._state
+        while (state := mine.get()) is not None:
+            yield state
+        self._watchers.remove(mine)
+
+
+class FakeFeatures(features_pb2_grpc.FeatureServiceServicer):
+    """A store of two features: `mean_delay` of a carrier and `wind` of an origin."""
+
+    DELAYS = {"UA": 10.0, "AA": 20.0}
+    WINDS = {"JFK": 1.5, "LGA": 2.5}
+
+    def __init__(self) -> None:
+        self.asks: list[features_pb2.GetOnlineFeaturesRequest] = []
+        self.away = False
+        self.delay = 0.0
+
+    def GetOnlineFeatures(self, request: Any, context: Any) -> Any:
+        self.asks.append(request)
+        if self.away:
+            raise ResourceExhausted("STORE_BUSY", "the store is busy")
+        if self.delay:
+            threading_wait(self.delay)
+        entities = {column.name: list(column.strings.values) for column in request.entities}
+        response = features_pb2.GetOnlineFeaturesResponse()
+        _add(response, "mean_delay", entities["carrier"], self.DELAYS)
+        _add(response, "wind", entities["origin"], self.WINDS)
+        return response
+
+    def GetFeatureService(self, request: Any, context: Any) -> Any:
+        return features_pb2.FeatureServiceDefinition(
+            name=request.name,
+            features=["carriers:mean_delay", "weather:wind"],
+            join_keys=["carrier", "origin"],
+        )
+
+    def GetFeatureView(self, request: Any, context: Any) -> Any:
+        entity = {"carriers": "carrier", "weather": "origin"}[request.name.split("/")[1]]
+        return features_pb2.FeatureView(name=request.name, entities=[f"entities/{entity}"])
+
+
+def threading_wait(seconds: float) -> None:
+    import time
+
+    time.sleep(seconds)
+
+
+def _add(response: Any, name: str, keys: list[str], known: dict[str, float]) -> None:
+    column = response.features.add(name=name)
+    statuses = bytearray()
+    for key in keys:
+        value = known.get(key)
+        column.doubles.values.append(0.0 if value is None else value)
+        column.event_times_us.append(0 if value is None else 1_000)
+        if key == "NULL":
+            statuses.append(data_pb2.VALUE_STATUS_NULL)
+        elif value is None:
+            statuses.append(data_pb2.VALUE_STATUS_NOT_FOUND)
+        else:
+            statuses.append(data_pb2.VALUE_STATUS_PRESENT)
+    column.statuses = bytes(statuses)
+
+
+class FakeRegistry(registry_pb2_grpc.RegistryServiceServicer):
+    """Notes what it is asked."""
+
+    def __init__(self) -> None:
+        self.asks: list[Any] = []
+        self.callers: list[Any] = []
+        self.deadlines: list[float] = []
+        self.chunks: list[bytes] = []
+        self.stream_error = False
+
+    def _note(self, request: Any) -> None:
+        self.asks.append(request)
+        self.callers.append(current_caller())
+        self.deadlines.append(remaining())
+
+    def CreateModel(self, request: Any, context: Any) -> Any:
+        self._note(request)
+        request.model.name = f"models/{request.model_id}"
+        return request.model
+
+    def GetModel(self, request: Any, context: Any) -> Any:
+        self._note(request)
+        if request.name == "models/none":
+            raise NotFound("MODEL_NOT_FOUND", "there is no such model", field="name")
+        if request.name == "models/busy":
+            raise ResourceExhausted("QUOTA", "too much", retry_after_s="7")
+        if request.name == "models/bug":
+            raise RuntimeError("secret text")
+        return registry_pb2.Model(name=request.name, tags={"team": "ops"})
+
+    def GetModelVersion(self, request: Any, context: Any) -> Any:
+        self._note(request)
+        return registry_pb2.ModelVersion(name=request.name)
+
+    def ListModels(self, request: Any, context: Any) -> Any:
+        self._note(request)
+        return registry_pb2.ListModelsResponse(models=[registry_pb2.Model(name="models/a")])
+
+    def UpdateModel(self, request: Any, context: Any) -> Any:
+        self._note(request)
+        return request.model
+
+    def DeleteModelAlias(self, request: Any, context: Any) -> Any:
+        self._note(request)
+        return empty_pb2.Empty()
+
+    def WriteArtifact(self, requests: Any, context: Any) -> Any:
+        for request in requests:
+            self.chunks.append(request.chunk)
+        return registry_pb2.Artifact()
+
+    def ReadArtifact(self, request: Any, context: Any) -> Iterator[Any]:
+        self._note(request)
+        if request.name.endswith("/none"):
+            raise NotFound("ARTIFACT_NOT_FOUND", "there is no such artifact", field="name")
+        yield registry_pb2.ReadArtifactResponse(chunk=b"one")
+        yield registry_pb2.ReadArtifactResponse(chunk=b"two")
+        if self.stream_error:
+            raise ResourceExhausted("DISK_BUSY", "the disk is busy")
+
+
+class FakeServing(serving_pb2_grpc.ServingServiceServicer):
+    """Nothing of the serving area but its service."""
