@@ -12,12 +12,13 @@ from opentelemetry.trace import SpanKind
 
 from gateway.http import REQUEST_ID, ROUTE, Receive, Scope, Send, header, problem_reply
 from service_kit import metrics, telemetry
-from service_kit.errors import DomainError, Internal, Unavailable
+from service_kit.errors import DomainError, Internal, InvalidArgument, Unavailable
 from service_kit.ids import uuid7_str
 
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_MOST_HEADER_BYTES = 32 * 1024
 _UNROUTED = "unrouted"
 _API = ("/v1/", "/v2")
 _PROBES = "/v2/health/"
@@ -93,6 +94,7 @@ class Front:
     async def _answer(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
         path = scope["path"]
         try:
+            _check_size(scope)
             if self._count > self._most and path not in _ALWAYS:
                 _shed.inc()
                 raise Unavailable("OVERLOADED", "too many requests are under way")
@@ -103,6 +105,14 @@ class Front:
         except Exception:
             _log.exception("request failed", extra={"route": scope.get(ROUTE, _UNROUTED)})
             await answer.fail(Internal("INTERNAL", "internal error"))
+
+
+def _check_size(scope: Scope) -> None:
+    size = sum(len(name) + len(value) for name, value in scope["headers"])
+    if size + len(scope["raw_path"]) + len(scope["query_string"]) > _MOST_HEADER_BYTES:
+        raise InvalidArgument(
+            "HEADERS_TOO_LARGE", f"address and headers may have {_MOST_HEADER_BYTES} bytes"
+        )
 
 
 class _Answer:

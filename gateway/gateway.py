@@ -85,8 +85,8 @@ class Gateway:
         preparer = Preparer(self._reader, EntityKeyLookup(features))
         self._pool = ReplicaPool(functools.partial(open_aio_channel, settings=self.settings))
         scorer = Scorer(self._pool)
-        self._mirror = Mirror(preparer, scorer, self.event_log)
-        self.plane = DataPlane(scorer, preparer, self._mirror)
+        self.mirror = Mirror(preparer, scorer, self.event_log)
+        self.plane = DataPlane(scorer, preparer, self.mirror)
         self.watcher = Watcher(serving.WatchDataPlane, self.plane, self._pool, "gateway")
 
     def _front(self, methods: list[Method]) -> Front:
@@ -117,7 +117,7 @@ class Gateway:
         """Stop everything; what was logged is sent off."""
         await self.watcher.stop()
         await self.health.stop()
-        await self._mirror.close()
+        await self.mirror.close()
         await self.event_log.stop()
         await self._reader.close()
         await self._pool.close()

@@ -47,11 +47,13 @@ class Application:
         services: ``(add_XServicer_to_server, servicer)`` pairs.
         background: Started in this order before the service is ready, stopped in the reverse.
         pings: Dependencies by name; each raises while its dependency is away.
+        drain: Called before the server stops: ends calls that would go on for ever (a watch).
     """
 
     services: Sequence[Service]
     background: Sequence[Background] = ()
     pings: Mapping[str, Ping] = field(default_factory=dict)
+    drain: Callable[[], object] = lambda: None
 
 
 def run(
@@ -89,6 +91,7 @@ def run(
 
 def _serve(server: ServiceServer, build: Callable[[], Application]) -> None:
     started: list[Background] = []
+    application = Application(services=())
     try:
         application = build()
         for service in application.services:
@@ -99,6 +102,7 @@ def _serve(server: ServiceServer, build: Callable[[], Application]) -> None:
         server.open(application.pings)
         server.wait_until_asked()
     finally:
+        application.drain()
         server.stop()
         for background in reversed(started):
             _stop(background)

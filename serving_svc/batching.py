@@ -37,6 +37,11 @@ class Sink:
         self._results: list[Result] = []
         self.closed = False
 
+    @property
+    def unsent(self) -> int:
+        """Answers that the caller has not taken."""
+        return len(self._results)
+
     def put(self, results: Sequence[Result]) -> None:
         """Add answers."""
         self._results.extend(results)
@@ -144,7 +149,7 @@ class MicroBatcher:
         if len(item.inputs) != item.rows * self.inputs * _FLOAT.itemsize:
             return "INVALID_SHAPE"
         full = self.queued_rows + item.rows > self.most_queued_rows
-        if full or sink.pending > self.most_queued_rows:
+        if full or sink.unsent > self.most_queued_rows:
             return "RESOURCE_EXHAUSTED"
         return ""
 
@@ -188,7 +193,7 @@ class MicroBatcher:
         scores = self.scorer(matrix)
         if scores.shape != (len(matrix), self.outputs):
             raise ValueError("the model gave another shape than its signature has")
-        finite: npt.NDArray[np.bool_] = np.isfinite(scores).all(axis=1)
+        finite: npt.NDArray[np.bool_] = np.logical_and.reduce(np.isfinite(scores), axis=1)
         if not finite.all():
             return self._without_infinite(items, scores, finite)
         answer = scores.astype(_FLOAT, copy=False).tobytes()

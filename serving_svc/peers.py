@@ -54,7 +54,7 @@ class GrpcRegistry:
         """Move a version to a stage: `NONE`, `STAGING`, `PRODUCTION` or `ARCHIVED`."""
         request = registry_pb2.TransitionModelVersionRequest(
             name=version,
-            stage=registry_pb2.Stage.Value(f"STAGE_{stage}"),
+            stage=f"STAGE_{stage}",
             reason=reason,
             request_id=request_id,
         )
@@ -122,7 +122,7 @@ def _experiment(rollout: Rollout, paired: bool) -> experiments_pb2.Experiment:
             experiments_pb2.Arm(arm=control, weight=50.0),
             experiments_pb2.Arm(arm=treatment, weight=50.0),
         ],
-        design=experiments_pb2.Experiment.Design.Value(design),
+        design=design,
         primary=experiments_pb2.MetricSpec(
             metric=strategy.primary_metric,
             higher_is_better=strategy.primary_metric == "outcome_mean",

@@ -142,6 +142,7 @@ def gateway(settings: SuiteSettings, shared: Mapping[str, str]) -> ProcessSpec:
         "MODELYARD_SERVICE": "gateway",
         "MODELYARD_LISTEN": f"127.0.0.1:{settings.port}",
         "MODELYARD_GRPC_LISTEN": f"127.0.0.1:{settings.port + GATEWAY_GRPC}",
+        "MODELYARD_METRICS_LISTEN": f"127.0.0.1:{settings.port + METRICS}",
         "MODELYARD_DATABASE_URL": database_url(settings, "gateway"),
     }
     command = (sys.executable, "-m", "gateway")
@@ -198,4 +199,6 @@ def mlflow(settings: SuiteSettings, shared: Mapping[str, str]) -> ProcessSpec:
         *("--workers", "1", "--backend-store-uri", f"sqlite:///{data}/mlflow.db"),
         *("--serve-artifacts", "--artifacts-destination", str(data / "artifacts")),
     )
-    return ProcessSpec("mlflow", command, shared, port)
+    # Its job queue would start eight more processes for features that nobody here uses.
+    own = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    return ProcessSpec("mlflow", command, {**shared, **own}, port)

@@ -14,6 +14,7 @@ from feature_svc.domain.definitions import (
 from feature_svc.domain.hashing import definitions_hash, service_hash
 from feature_svc.domain.joining import latest_rows, point_in_time_rows
 from feature_svc.domain.records import (
+    HistoryFile,
     Materialization,
     Part,
     Snapshot,
@@ -38,6 +39,7 @@ __all__ = [
     "FeatureService",
     "FeatureView",
     "Field",
+    "HistoryFile",
     "Materialization",
     "Part",
     "Proposal",

@@ -51,9 +51,7 @@ def check_source(path: str, source: DataSource, current: Definitions) -> None:
     if before is None:
         return
     if before.timestamp_field != source.timestamp_field:
-        raise FailedPrecondition(
-            "COLUMN_CHANGED", "cannot change", field=f"{path}.timestamp_field"
-        )
+        raise FailedPrecondition("COLUMN_CHANGED", "cannot change", field=f"{path}.timestamp_field")
     for each in before.fields:
         if source.type_of(each.name) is not each.type:
             raise FailedPrecondition(
@@ -89,9 +87,7 @@ def check_service(path: str, service: FeatureService, merged: Definitions) -> No
         if view.feature(ref.feature) is None:
             raise _unknown(field, "feature of the view")
         if ref.feature in seen:
-            raise InvalidArgument(
-                "DUPLICATE_NAME", "two features have the same name", field=field
-            )
+            raise InvalidArgument("DUPLICATE_NAME", "two features have the same name", field=field)
         seen.add(ref.feature)
     if seen & set(merged.join_keys(service)):
         raise InvalidArgument(

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from feature_svc.domain.definitions import Definitions, FeatureService, FeatureView
-from feature_svc.domain.documents import to_document
+from feature_svc.domain.documents import Definition, to_document
 
 
 def definitions_hash(definitions: Definitions) -> str:
     """The sha256 in hex of all definitions as canonical JSON."""
-    kinds = {
+    kinds: dict[str, Mapping[str, Definition]] = {
         "entities": definitions.entities,
         "data_sources": definitions.data_sources,
         "feature_views": definitions.feature_views,

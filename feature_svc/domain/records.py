@@ -25,6 +25,16 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
+class HistoryFile:
+    """A file of a history, with the times that its rows lie between (both inclusive)."""
+
+    name: str
+    row_count: int
+    first_time: datetime
+    last_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class SourceSpan:
     """How much history a source has."""
 

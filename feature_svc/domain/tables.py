@@ -31,19 +31,16 @@ _LAST_MICROSECOND = 253_402_300_799_999_999  # 9999-12-31: what RFC 3339 and dat
 
 
 def _is_text(kind: Any) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or _is_view(kind)
-
-
-def _is_view(kind: Any) -> bool:
-    return bool(pa.types.is_string_view(kind))
+    types = pa.types
+    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
 
 
 def _is_number(kind: Any) -> bool:
-    return pa.types.is_floating(kind) or pa.types.is_integer(kind)
+    return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind))
 
 
 def _is_instant(kind: Any) -> bool:
-    return pa.types.is_timestamp(kind) and kind.tz is not None
+    return bool(pa.types.is_timestamp(kind) and kind.tz is not None)
 
 
 _FITS: dict[ValueType, Callable[[Any], bool]] = {
@@ -91,7 +88,9 @@ def conform(table: Table, rules: TableRules, *, path: str = "table") -> Table:
     for at, name in enumerate(names):
         if name not in known:
             raise InvalidArgument(
-                "UNKNOWN_COLUMN", "the data source has no such column", field=f"{path}.columns[{at}]"
+                "UNKNOWN_COLUMN",
+                "the data source has no such column",
+                field=f"{path}.columns[{at}]",
             )
         if names.index(name) != at:
             raise InvalidArgument("DUPLICATE_NAME", "appears twice", field=f"{path}.{name}")

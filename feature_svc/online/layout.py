@@ -7,6 +7,8 @@ key followed by the project. Its fields are the 32-bit murmur3 hash of `view:fea
 
 from __future__ import annotations
 
+import hashlib
+import re
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
@@ -17,10 +19,23 @@ import mmh3
 from feature_svc.domain import ValueType
 
 _STRING, _INT64 = 2, 4  # feast.ValueType
+_PROJECT = re.compile("[A-Za-z0-9][A-Za-z0-9_]*")
 _DOUBLE = struct.Struct("<d")
 _TWO = struct.Struct("<II")
 _LONG_KEY = struct.Struct("<IIq")
 _TAG_STRING, _TAG_INT64, _TAG_DOUBLE, _TAG_BOOL = 0x12, 0x20, 0x29, 0x38
+
+
+def project_name(prefix: str) -> str:
+    """The Feast project of a prefix of Redis keys: the same when Feast takes such a name.
+
+    >>> project_name("modelyard"), project_name("team-a")
+    ('modelyard', 'team_a_96c2886c')
+    """
+    if _PROJECT.fullmatch(prefix):
+        return prefix
+    digest = hashlib.sha256(prefix.encode()).hexdigest()[:8]
+    return f"{re.sub('[^A-Za-z0-9]', '_', prefix).strip('_')}_{digest}".lstrip("_")
 
 
 def key_prefix(join_keys: Sequence[str]) -> bytes:
@@ -100,7 +115,7 @@ def _decode_double(data: bytes) -> float | None:
         return None
     value: float = _DOUBLE.unpack_from(data, 1)[0]
     # Feast stores a null of pandas as NaN.
-    return value if value == value else None  # noqa: PLR0124
+    return value if value == value else None
 
 
 def _decode_int64(data: bytes) -> int | None:

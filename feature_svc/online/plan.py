@@ -140,9 +140,7 @@ class ReadPlan:
                 )
         for name, kind in self.key_types.items():
             if name not in keys:
-                raise InvalidArgument(
-                    "MISSING_ENTITY_KEY", "is missing", field=f"entities.{name}"
-                )
+                raise InvalidArgument("MISSING_ENTITY_KEY", "is missing", field=f"entities.{name}")
             expected = int if kind is ValueType.INT64 else str
             if keys[name] and type(keys[name][0]) is not expected:
                 raise InvalidArgument(
@@ -219,9 +217,7 @@ def _group(
     for position, (at, ref) in enumerate(zip(wanted, refs, strict=True)):
         view = definitions.feature_views[ref.view]
         slots.append((at, _slot(view, ref.feature, position, stamps[ref.view])))
-    return _Group(
-        keys, layout.key_prefix(keys), project.encode(), tuple(fields), tuple(slots)
-    )
+    return _Group(keys, layout.key_prefix(keys), project.encode(), tuple(fields), tuple(slots))
 
 
 def _slot(view: FeatureView, name: str, value_at: int, time_at: int) -> _Slot:

@@ -51,8 +51,7 @@ def _encoded(view: FeatureView, name: str, table: Any) -> list[tuple[bytes, byte
     kind = next(each.type for each in view.features if each.name == name)
     encode, field = layout.ENCODERS[kind], layout.feature_field(view.id, name)
     return [
-        (field, b"" if value is None else encode(value))
-        for value in table.column(name).to_pylist()
+        (field, b"" if value is None else encode(value)) for value in table.column(name).to_pylist()
     ]
 
 

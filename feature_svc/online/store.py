@@ -131,9 +131,7 @@ def put(client: Any, view: str, rows: Iterable[OnlineRow]) -> int:
             for row in batch:
                 seconds, rest = divmod(row.time_us, 1_000_000)
                 stamp = layout.encode_time(row.time_us)
-                pipe.evalsha(
-                    script, 1, row.key, seconds, rest * 1000, field, stamp, *row.fields
-                )
+                pipe.evalsha(script, 1, row.key, seconds, rest * 1000, field, stamp, *row.fields)
             written += sum(pipe.execute())
     return written
 
@@ -185,6 +183,4 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except (redis.RedisError, OSError) as error:
-        raise Unavailable(
-            "ONLINE_STORE_UNAVAILABLE", "the online store does not answer"
-        ) from error
+        raise Unavailable("ONLINE_STORE_UNAVAILABLE", "the online store does not answer") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import grpc
@@ -51,20 +51,17 @@ class ReplicaPool:
             task.add_done_callback(self._closing.discard)
         self._regroup()
 
-    async def connected(self, versions: Iterable[str], seconds: float) -> None:
-        """Wait until each version has a replica to talk to, or for some seconds."""
+    async def connected(self, replicas: Iterable[ReplicaAddress], seconds: float) -> None:
+        """Wait until one of these replicas of each version is connected, or for some seconds."""
+        groups: dict[str, list[ReplicaStream]] = {}
+        for replica in replicas:
+            groups.setdefault(replica.model_version, []).append(self._streams[replica])
         waits = [
-            asyncio.wait(
-                [asyncio.ensure_future(stream.connected.wait()) for stream in streams],
-                timeout=seconds,
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-            for version in versions
-            if (streams := self._by_version.get(version))
+            _first([stream.connected for stream in streams], seconds)
+            for streams in groups.values()
+            if not any(stream.usable for stream in streams)
         ]
-        for _, pending in await asyncio.gather(*waits):
-            for wait in pending:
-                wait.cancel()
+        await asyncio.gather(*waits)
 
     def serves(self, version: str) -> bool:
         """Whether a replica of a version can take requests now."""
@@ -115,6 +112,13 @@ class ReplicaPool:
 
     def _count(self) -> int:
         return sum(stream.connected.is_set() for stream in self._streams.values())
+
+
+async def _first(events: Sequence[asyncio.Event], seconds: float) -> None:
+    waits = [asyncio.create_task(event.wait()) for event in events]
+    _, pending = await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    for wait in pending:
+        wait.cancel()
 
 
 async def _until(answer: asyncio.Future[bytes], deadline: float) -> bytes:

@@ -14,7 +14,6 @@ from gateway.dataplane.core import DataPlane
 from gateway.dataplane.predict_json import answer_document
 from gateway.grpc_door import time_left
 from gateway.transcoder.codec import codec_of
-from gateway.transcoder.wellknown import encode_struct
 from service_kit.errors import InvalidArgument
 
 
@@ -47,8 +46,16 @@ class PredictionServicer(serving_pb2_grpc.PredictionServiceServicer):
 
 
 def _instance(message: struct_pb2.Struct) -> dict[str, Any]:
-    # Whole numbers come out as integers, so that an entity key may be one.
-    return encode_struct(message)
+    return {name: _value(value) for name, value in message.fields.items()}
+
+
+def _value(message: struct_pb2.Value) -> Any:
+    kind = message.WhichOneof("kind")
+    value: Any = getattr(message, kind) if kind and kind != "null_value" else None
+    # A Struct knows no integers, but an entity key may be one.
+    if kind == "number_value" and value.is_integer() and abs(value) < 2**53:
+        return int(value)
+    return value
 
 
 def _micros(message: Any, path: str) -> int:

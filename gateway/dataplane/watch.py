@@ -14,11 +14,11 @@ from modelyard.dataplane.v1 import dataplane_pb2
 
 from gateway.dataplane.core import DataPlane
 from gateway.dataplane.pool import ReplicaPool
-from gateway.dataplane.routing import BadStateError, RoutingState, compile_state
+from gateway.dataplane.routing import BadStateError, compile_state
 from service_kit import metrics
 
 _BACKOFF_S = (0.1, 2.0)
-#: Seconds that a new table waits for the first replica of a version that it brings.
+#: Seconds that a new table waits for the first replica of each version.
 _CONNECT_S = 1.0
 
 _log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class Watcher:
             _log.error("state refused: %s", error, extra={"revision": message.revision})
             return
         self._pool.add(state.replicas)
-        await self._pool.connected(_new_versions(self._plane.state, state), _CONNECT_S)
+        await self._pool.connected(state.replicas, _CONNECT_S)
         self._plane.state = state
         self._pool.keep_only(state.replicas)
         _revision.set(state.revision)
@@ -95,11 +95,3 @@ class Watcher:
     def _note(self, *, watching: bool) -> None:
         self.watching = watching
         _watching.set(watching)
-
-
-def _new_versions(old: RoutingState, new: RoutingState) -> set[str]:
-    return _versions(new) - _versions(old)
-
-
-def _versions(state: RoutingState) -> set[str]:
-    return {variant.model_version for route in state.routes.values() for variant in route.variants}

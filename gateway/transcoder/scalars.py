@@ -20,8 +20,9 @@ Encode = Callable[[Any], Any]
 
 _INTEGER = re.compile(r"-?\d{1,20}")
 _DECIMAL = re.compile(r"-?\d{1,400}(\.\d{1,400})?([eE][+-]?\d{1,4})?")
-# Decimals up to here round to the largest 32-bit float.
-_FLOAT32_MAX = 3.40282356e38
+# Decimals up to the second round to the largest 32-bit float.
+_FLOAT32_MAX = 3.4028234663852886e38
+_FLOAT32_LIMIT = 3.40282356e38
 _F = FieldDescriptor
 
 _INT_RANGES = {
@@ -49,7 +50,7 @@ def scalar_decoder(field: FieldDescriptor) -> Decode:
     if kind == _F.CPPTYPE_DOUBLE:
         return _number_decoder(math.inf)
     if kind == _F.CPPTYPE_FLOAT:
-        return _number_decoder(_FLOAT32_MAX)
+        return _number_decoder(_FLOAT32_LIMIT)
     return _decode_bytes if field.type == _F.TYPE_BYTES else _decode_string
 
 
@@ -179,8 +180,9 @@ def _encode_float(value: float) -> float | str:
     # The shortest decimal that gives the same 32-bit float, as ProtoJSON has it.
     if not math.isfinite(value):
         return encode_double(value)
-    for digits in (6, 7, 8):
+    for digits in (6, 7, 8, 9):
         shorter = float(f"{value:.{digits}g}")
-        if abs(shorter) <= _FLOAT32_MAX and struct.pack("f", shorter) == struct.pack("f", value):
+        # Other readers refuse decimals that are larger than the largest float itself.
+        if abs(shorter) < _FLOAT32_MAX and struct.pack("f", shorter) == struct.pack("f", value):
             return shorter
-    return float(f"{value:.9g}")
+    return value

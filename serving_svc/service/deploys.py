@@ -120,7 +120,7 @@ class DeployWorkflow:
                     current = traffic.switched(current, deploy.model_version, deploy.salt, change)
                     endpoint = unit.add_table(endpoint, current)
                     unit.announce(endpoint.name, "deployed", deploy.actor, deploy.reason)
-                loading.retire(unit, endpoint)
+                loading.settle(unit, endpoint)
             before = _champion_before(unit, deploy.endpoint_id, current)
         self._push()
         return "" if before == deploy.model_version else before
@@ -144,7 +144,7 @@ class DeployWorkflow:
                 return
             endpoint = replace(endpoint, deploying="", deploy_workflow="", failure=reason)
             unit.save_endpoint(endpoint)
-            loading.retire(unit, endpoint)
+            loading.settle(unit, endpoint)
             unit.announce(endpoint.name, "deployment_failed", "services/serving", reason)
         self._push()
 

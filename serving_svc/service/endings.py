@@ -46,5 +46,5 @@ def end_rollout(
                 endpoint = unit.add_table(endpoint, traffic.restored(current, good, change))
     event = RolloutEvent(rollout.stage_name, decision, tuple(reasons), samples, now)
     unit.save_rollout(rollouts.concluded(rollout, state, reasons, now), event)
-    loading.retire(unit, endpoint)
+    loading.settle(unit, endpoint)
     unit.announce(rollout.name, decision, actor, "; ".join(reasons)[:2000])

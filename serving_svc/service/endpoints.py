@@ -265,7 +265,7 @@ class ServingService:
         self, unit: Unit, endpoint: Endpoint, table: TrafficTable, action: str
     ) -> EndpointView:
         endpoint = unit.add_table(endpoint, table)
-        loading.retire(unit, endpoint)
+        loading.settle(unit, endpoint)
         unit.announce(endpoint.name, action, table.actor, table.reason)
         return self._view(unit, endpoint)
 

@@ -22,12 +22,14 @@ def want(unit: Unit, endpoint: Endpoint, version: ModelVersion, now: datetime) -
     )
 
 
-def retire(unit: Unit, endpoint: Endpoint) -> None:
-    """Let go of the versions that nothing needs any more."""
+def settle(unit: Unit, endpoint: Endpoint) -> None:
+    """Let go of the versions that nothing needs any more, and want those back that are needed."""
     needed = _needed(unit, endpoint)
     for each in unit.deployments(endpoint.endpoint_id):
-        if each.wanted and each.version.name not in needed:
-            unit.save_deployment(replace(each, wanted=False))
+        wanted = each.version.name in needed
+        if each.wanted != wanted:
+            failure = "" if wanted else each.failure
+            unit.save_deployment(replace(each, wanted=wanted, failure=failure))
 
 
 def failure_of(unit: Unit, endpoint: Endpoint, version: str) -> str:

@@ -33,8 +33,8 @@ from serving_svc.service.ports import Experiments, Registry, Store, Unit, Workfl
 
 ACTOR = "services/serving"
 _log = logging.getLogger(__name__)
-#: What a watch answers when the rollout has ended by other hands.
-ENDED = "ENDED"
+#: What steps answer, beside actions: ended by other hands, held by a person, done.
+ENDED, HELD, DONE = "ENDED", "HELD", "DONE"
 
 
 class RolloutWorkflow:
@@ -76,33 +76,35 @@ class RolloutWorkflow:
         context.step("experiment", self._begin_experiment, context.workflow_id, ids)
 
     def _climb(self, context: WorkflowContext, ids: tuple[str, str]) -> None:
-        index, answer = 0, {"reasons": [], "samples": 0}
-        while context.step(f"enter:{index}", self._enter, ids, index, answer):
-            answer = {"action": Action.HOLD.value}
+        index, answer = 0, _answer(Verdict(Action.HOLD, ()))
+        while True:
+            entered = context.step(f"enter:{index}", self._enter, ids, index, answer)
+            if entered == ENDED:
+                return
+            answer = _answer(Verdict(Action.HOLD, ()))
             while answer["action"] == Action.HOLD:
-                answer = context.step(f"watch:{index}", self._watch, context, ids)
+                answer = context.step("watch", self._watch, context, ids)
             if answer["action"] == Action.ADVANCE:
-                index += 1
-                continue
-            if answer["action"] == Action.PROMOTE:
-                self._promote(context, ids, answer)
-            elif answer["action"] == Action.ROLL_BACK:
-                state = RolloutState.ROLLED_BACK
-                context.step(
-                    "roll_back", self._end, ids, state, answer["reasons"], answer["samples"]
-                )
-            return
+                index += entered == DONE
+            elif self._leave(context, ids, answer) != HELD:
+                return
 
-    def _promote(self, context: WorkflowContext, ids: tuple[str, str], answer: Any) -> None:
+    def _leave(self, context: WorkflowContext, ids: tuple[str, str], answer: Any) -> str:
+        """Promote or roll back; HELD when a person stepped in just before a promotion."""
         reasons, samples = answer["reasons"], answer["samples"]
-        try:
-            # Before the switch: the registry may refuse a version that nobody approved.
-            context.step("production", self._enter_production, context.workflow_id, ids)
-        except DomainError as error:
-            refused = [f"the registry refused production: {error.message}", *reasons]
-            context.step("refused", self._end, ids, RolloutState.ROLLED_BACK, refused, samples)
-            return
-        context.step("promote", self._end, ids, RolloutState.PROMOTED, reasons, samples)
+        if answer["action"] == Action.PROMOTE:
+            try:
+                # Before the switch: the registry may refuse a version that nobody approved.
+                context.step("production", self._enter_production, context.workflow_id, ids)
+            except DomainError as error:
+                reasons = [f"the registry refused production: {error.message}", *reasons]
+            else:
+                state = RolloutState.PROMOTED
+                return context.step("promote", self._end, ids, state, reasons, samples)
+        elif answer["action"] == ENDED:
+            return ENDED
+        state = RolloutState.ROLLED_BACK
+        return context.step("roll_back", self._end, ids, state, reasons, samples)
 
     def _settle(self, context: WorkflowContext, ids: tuple[str, str]) -> dict[str, Any]:
         """Tell the registry and the judge how it ended; the traffic stands already."""
@@ -140,15 +142,17 @@ class RolloutWorkflow:
             unit.endpoint(ids[0])
             unit.save_rollout(replace(unit.rollout(*ids), experiment=name))
 
-    def _enter(self, ids: tuple[str, str], index: int, why: dict[str, Any]) -> bool:
-        """Set the table of a stage; whether the rollout goes on."""
+    def _enter(self, ids: tuple[str, str], index: int, why: dict[str, Any]) -> str:
+        """Set the table of a stage: DONE, HELD or ENDED."""
         with self._store.write() as unit:
             endpoint = unit.endpoint(ids[0])
             rollout = unit.rollout(*ids)
             if not self._may_go_on(unit, rollout):
-                return False
+                return ENDED
             if rollout.stage >= index:
-                return True
+                return DONE
+            if rollout.paused:
+                return HELD
             stage = rollouts.stages(rollout.strategy)[index]
             current = unit.table(ids[0], endpoint.generation)
             base = unit.table(ids[0], rollout.base_generation)
@@ -170,7 +174,7 @@ class RolloutWorkflow:
             unit.save_rollout(rollouts.entered(rollout, index, table.generation), event)
             unit.announce(rollout.name, "advanced", ACTOR, reason)
         self._dataplane.changed()
-        return True
+        return DONE
 
     def _watch(self, context: WorkflowContext, ids: tuple[str, str]) -> dict[str, Any]:
         """Look at the judge until something is to be done; HOLD only when asked to end."""
@@ -178,26 +182,26 @@ class RolloutWorkflow:
             began = time.monotonic()
             rollout, verdict = self._look(ids)
             if verdict is None:
-                return {"action": ENDED}
+                return {"action": ENDED, "reasons": [], "samples": 0}
             if verdict.action is not Action.HOLD:
-                return {
-                    "action": verdict.action.value,
-                    "reasons": list(verdict.reasons),
-                    "samples": verdict.samples,
-                }
+                return _answer(verdict)
             self._wait(context, began + rollout.strategy.interval.total_seconds())
-        return {"action": Action.HOLD.value}
+        return _answer(Verdict(Action.HOLD, ()))
 
     def _end(
         self, ids: tuple[str, str], state: RolloutState, reasons: Sequence[str], samples: int
-    ) -> None:
+    ) -> str:
+        """Give the traffic to whom it belongs: DONE or, before a promotion only, HELD."""
         with self._store.write() as unit:
             unit.endpoint(ids[0])
             rollout = unit.rollout(*ids)
+            if rollout.paused and state is RolloutState.PROMOTED:
+                return HELD
             if self._may_go_on(unit, rollout):
                 end_rollout(unit, rollout, state, reasons, ACTOR, self._clock.now(), samples)
         self._dataplane.changed()
         self._reconcile()
+        return DONE
 
     def _enter_production(self, workflow_id: str, ids: tuple[str, str]) -> None:
         rollout = self._get(ids)
@@ -258,22 +262,23 @@ class RolloutWorkflow:
 
     def _look(self, ids: tuple[str, str]) -> tuple[Rollout, Verdict | None]:
         """The rollout and what to do with it; no verdict when it has ended."""
+        with self._store.read() as unit:
+            paired = unit.endpoint(ids[0]).outcome_independent
+            rollout = unit.rollout(*ids)
+        look = self._ask(rollout, paired) if rollout.active and rollout.stage >= 0 else None
+        # What a person said while the judge was asked counts, too.
         with self._store.write() as unit:
             unit.endpoint(ids[0])
             rollout = unit.rollout(*ids)
             if not self._may_go_on(unit, rollout):
                 return rollout, None
-            paired = unit.endpoint(ids[0]).outcome_independent
-        look = self._ask(rollout, paired)
-        if look is None:
-            return rollout, Verdict(Action.HOLD, ("the judge does not answer",))
-        if rollout.stage_samples < 0:
-            rollout = replace(rollout, stage_samples=look.samples)
-            with self._store.write() as unit:
-                unit.endpoint(ids[0])
-                kept = replace(unit.rollout(*ids), stage_samples=look.samples)
-                unit.save_rollout(kept)
-        return rollout, rollouts.judge(rollout, look, self._clock.now())
+            if look is not None and rollout.stage_samples < 0:
+                rollout = replace(rollout, stage_samples=look.samples)
+                unit.save_rollout(rollout)
+        if look is not None:
+            return rollout, rollouts.judge(rollout, look, self._clock.now())
+        begins = rollout.stage < 0 and not rollout.paused
+        return rollout, Verdict(Action.ADVANCE if begins else Action.HOLD, ())
 
     def _ask(self, rollout: Rollout, paired: bool) -> Look | None:
         # Of a randomized comparison nothing but the champion's answers can be counted in shadow.
@@ -287,3 +292,11 @@ class RolloutWorkflow:
     def _wait(self, context: WorkflowContext, until: float) -> None:
         while not context.interrupted and (left := until - time.monotonic()) > 0:
             time.sleep(min(left, 0.2))
+
+
+def _answer(verdict: Verdict) -> dict[str, Any]:
+    return {
+        "action": verdict.action.value,
+        "reasons": list(verdict.reasons),
+        "samples": verdict.samples,
+    }

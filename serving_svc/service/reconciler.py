@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 
 from service_kit.errors import DomainError
-from serving_svc.domain import AppState, deployments
+from serving_svc.domain import AppState, Deployment, deployments
 from serving_svc.service.ports import Control, Store
 
 BUSY_S = 0.5
@@ -49,6 +50,7 @@ class Reconciler:
         """
         with self._store.read() as unit:
             wanted = unit.deployments()
+            endpoints = {each.endpoint_id for each in unit.endpoints()}
         if not wanted:
             return False
         running = self._control.status()
@@ -60,20 +62,24 @@ class Reconciler:
             if running[each.app].state is not AppState.STOPPING:
                 self._control.remove(each.app)
             self._applied.pop(each.app, None)
-        self._write_down(todo)
+        # The versions of an endpoint stay on record, for one may go back to them.
+        forget = [each for each in todo.forget if each.endpoint_id not in endpoints]
+        self._write_down(forget, todo.failed)
         starting = any(status.state is AppState.STARTING for status in running.values())
         return bool(todo.start or todo.stop or starting)
 
-    def _write_down(self, todo: deployments.Plan) -> None:
-        if not todo.forget and not todo.failed:
+    def _write_down(
+        self, forget: Sequence[Deployment], failed: Sequence[tuple[Deployment, str]]
+    ) -> None:
+        if not forget and not failed:
             return
         with self._store.write() as unit:
             present = {each.app: each for each in unit.deployments()}
-            for each in todo.forget:
+            for each in forget:
                 # Somebody may want it again by now.
                 if (now := present.get(each.app)) is not None and not now.wanted:
                     unit.delete_deployment(each)
-            for each, why in todo.failed:
+            for each, why in failed:
                 if each.app in present:
                     unit.save_deployment(replace(present[each.app], failure=_short(why)))
 

@@ -11,12 +11,12 @@ from typing import Any, TypeVar
 import httpx
 import pytest
 import uvloop
-
-from gateway.gateway import Gateway
-from gateway.settings import GatewaySettings
 from modelyard.dataplane.v1 import dataplane_pb2, dataplane_pb2_grpc
 from modelyard.features.v1 import features_pb2_grpc
 from modelyard.registry.v1 import registry_pb2_grpc
+
+from gateway.gateway import Gateway
+from gateway.settings import GatewaySettings
 from service_kit import telemetry
 from service_kit.security import ensure_suite_keys
 from service_kit.server import ServiceServer
@@ -125,6 +125,11 @@ class Suite:
         self.data_plane.push(tables.state(self.revision, *routes, **replicas))
         self.until(lambda: self.gateway.plane.state.revision == self.revision)
 
+    def settle(self) -> None:
+        """Wait until everything that was answered is logged."""
+        gateway = self.gateway
+        self.until(lambda: not gateway.mirror._tasks and not gateway.event_log._rows)
+
     def logged(self, stream: str, kind: Any, count: int = 1) -> list[Any]:
         """The batches of a stream, once there are so many events; forgets them."""
         self.until(lambda: sum(name == stream for name, _ in self.events) >= count)
@@ -163,9 +168,10 @@ def module_suite(
 @pytest.fixture
 def suite(module_suite: Suite) -> Suite:
     """The gateway of this module, with nothing noted yet."""
+    module_suite.streams_away = False
+    module_suite.settle()
     for noted in (module_suite.registry.asks, module_suite.features.asks, module_suite.events):
         noted.clear()
     module_suite.registry.stream_error = module_suite.features.away = False
-    module_suite.streams_away = False
     module_suite.features.delay = 0.0
     return module_suite

@@ -1,21 +1,23 @@
 """Fakes of the areas' services and of replicas, behind real gRPC servers."""
 
+# ruff: noqa: N802 - the names that generated code asks for
+
 from __future__ import annotations
 
 import asyncio
 import queue
+import time
 from array import array
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import grpc
 from google.protobuf import empty_pb2
-
 from modelyard.data.v1 import data_pb2
 from modelyard.dataplane.v1 import dataplane_pb2, dataplane_pb2_grpc
 from modelyard.features.v1 import features_pb2, features_pb2_grpc
 from modelyard.registry.v1 import registry_pb2, registry_pb2_grpc
-from modelyard.serving.v1 import serving_pb2_grpc
+
 from service_kit.context import current_caller, remaining
 from service_kit.errors import NotFound, ResourceExhausted
 
@@ -122,7 +124,7 @@ class FakeFeatures(features_pb2_grpc.FeatureServiceServicer):
         if self.away:
             raise ResourceExhausted("STORE_BUSY", "the store is busy")
         if self.delay:
-            threading_wait(self.delay)
+            time.sleep(self.delay)
         entities = {column.name: list(column.strings.values) for column in request.entities}
         response = features_pb2.GetOnlineFeaturesResponse()
         _add(response, "mean_delay", entities["carrier"], self.DELAYS)
@@ -139,12 +141,6 @@ class FakeFeatures(features_pb2_grpc.FeatureServiceServicer):
     def GetFeatureView(self, request: Any, context: Any) -> Any:
         entity = {"carriers": "carrier", "weather": "origin"}[request.name.split("/")[1]]
         return features_pb2.FeatureView(name=request.name, entities=[f"entities/{entity}"])
-
-
-def threading_wait(seconds: float) -> None:
-    import time
-
-    time.sleep(seconds)
 
 
 def _add(response: Any, name: str, keys: list[str], known: dict[str, float]) -> None:
@@ -222,7 +218,3 @@ class FakeRegistry(registry_pb2_grpc.RegistryServiceServicer):
         yield registry_pb2.ReadArtifactResponse(chunk=b"two")
         if self.stream_error:
             raise ResourceExhausted("DISK_BUSY", "the disk is busy")
-
-
-class FakeServing(serving_pb2_grpc.ServingServiceServicer):
-    """Nothing of the serving area but its service."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import stat
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -95,7 +94,7 @@ def test_an_admin_key_comes_back_when_none_is_usable(keys: KeyService, tmp_path:
 def test_secrets_are_made_once(tmp_path: Path) -> None:
     assert read_hmac_secret(tmp_path) == read_hmac_secret(tmp_path)
     assert not create_secret(tmp_path / "keys" / "api-keys.secret", "other")
-    assert os.listdir(tmp_path / "keys") == ["api-keys.secret"]
+    assert [each.name for each in (tmp_path / "keys").iterdir()] == ["api-keys.secret"]
 
 
 def test_the_migration_makes_the_tables(sql_engine: Engine) -> None:
@@ -135,7 +134,7 @@ def test_a_new_key_works_at_once_and_a_revoked_one_no_longer(suite: Suite) -> No
     suite.gateway.keys.revoke(text[4:12])
 
     async def refused() -> None:
-        while await suite.status("/v1/models/a", text) != 401:
+        while await suite.status("/v1/models/a", text) != 401:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 
     suite.run(asyncio.wait_for(refused(), 2))

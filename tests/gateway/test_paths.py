@@ -43,7 +43,9 @@ def test_literals_win_and_wrong_turns_are_undone() -> None:
     assert both.match("GET", "/v1/a/b/d").values == {"x": "d"}
 
 
-@pytest.mark.parametrize("path", ["/", "/v1", "/v1//x", "/v1/a%2fb", "/v1/a\\b", "/v1/a%00", "/v1/%ff"])
+@pytest.mark.parametrize(
+    "path", ["/", "/v1", "/v1//x", "/v1/a%2fb", "/v1/a\\b", "/v1/a%00", "/v1/%ff"]
+)
 def test_odd_paths_lead_nowhere(path: str) -> None:
     with pytest.raises(NotFound):
         table("/v1/{x}").match("GET", path)
@@ -62,7 +64,7 @@ def test_a_route_twice_is_a_mistake() -> None:
 
 @pytest.mark.parametrize("text", ["v1", "/v1/{x=**}/y", "/v1/{x=a b}"])
 def test_wrong_templates(text: str) -> None:
-    with pytest.raises(ValueError, match="/?v1"):
+    with pytest.raises(ValueError, match="v1"):
         parse_template(text)
 
 

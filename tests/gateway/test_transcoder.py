@@ -179,6 +179,14 @@ def test_wrong_headers_and_bodies(
     assert (answer.status_code, answer.json()["reason"]) == (status, reason)
 
 
+def test_too_many_at_once_are_refused(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(suite.gateway.app, "_most", 0)
+    answer = suite.get("/v1/models/a")
+    assert (answer.status_code, answer.json()["reason"]) == (503, "OVERLOADED")
+    assert answer.headers["retry-after"] == "1"
+    assert suite.get("/healthz").status_code == 200
+
+
 def test_a_given_request_id_and_trace_are_kept(suite: Suite) -> None:
     trace = "0af7651916cd43dd8448eb211c80319c"
     headers = {"x-request-id": "r-1", "traceparent": f"00-{trace}-b7ad6b7169203331-01"}

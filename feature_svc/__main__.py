@@ -1,0 +1,76 @@
+"""Runs the feature service: `python -m feature_svc`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Engine, text
+
+from service_kit.clock import Clock, SystemClock
+from service_kit.database import make_engine, migrate, reading
+from service_kit.server import Application, run
+from service_kit.settings import ServiceSettings
+
+if TYPE_CHECKING:
+    from feature_svc.domain import Definitions
+
+
+def build(settings: ServiceSettings, clock: Clock | None = None) -> Application:
+    """Wires the feature service."""
+    from modelyard.features.v1 import features_pb2_grpc
+
+    from feature_svc.api import FeatureApi
+    from feature_svc.history import ParquetHistory
+    from feature_svc.loading import LazyFeast
+    from feature_svc.online import RedisOnlineStore, project_name
+    from feature_svc.service import (
+        Catalog,
+        CurrentDefinitions,
+        FrozenTables,
+        Histories,
+        OnlineFeatures,
+    )
+    from feature_svc.upkeep import Upkeep
+
+    clock = clock or SystemClock()
+    engine = make_engine(settings.database_url)
+    migrate(engine, "feature_svc")
+    folder = settings.home / "features"
+    store = ParquetHistory(folder)
+    project = project_name(settings.stream_prefix)
+    online = RedisOnlineStore(settings.redis_url, project)
+    feast = LazyFeast(folder / "feast", project, settings.redis_url)
+    histories = Histories(store)
+    current = CurrentDefinitions(lambda known: _load(engine, known))
+    api = FeatureApi(
+        engine,
+        Catalog(),
+        current,
+        histories,
+        FrozenTables(clock, histories, store),
+        OnlineFeatures(clock, current, online, histories, feast),
+        feast.hurry,
+    )
+    return Application(
+        services=[(features_pb2_grpc.add_FeatureServiceServicer_to_server, api)],
+        background=[feast, Upkeep(engine, store, clock)],
+        pings={"sql": lambda: _ping(engine), "redis": online.ping},
+    )
+
+
+def _load(engine: Engine, known: int | None) -> tuple[int, Definitions | None]:
+    from feature_svc.storage import SqlRecords
+
+    with reading(engine) as session:
+        records = SqlRecords(session)
+        generation = records.generation()
+        return generation, None if generation == known else records.definitions()
+
+
+def _ping(engine: Engine) -> None:
+    with reading(engine) as session:
+        session.execute(text("select 1"))
+
+
+if __name__ == "__main__":
+    run("features", build)

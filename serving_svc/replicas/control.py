@@ -1,0 +1,168 @@
+"""The parent's side: starts the child, asks it, starts another one when it is gone."""
+
+from __future__ import annotations
+
+import json
+import logging
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from service_kit.errors import Unavailable
+from serving_svc.domain import AppState, AppStatus, Deployment
+from serving_svc.replica import ReplicaConfig
+
+CHILD = "serving_svc.replicas.serve_child"
+START_TIMEOUT_S = 60.0
+ANSWER_TIMEOUT_S = 30.0
+RESTART_PAUSE_S = 2.0
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaSettings:
+    """What replicas are told, beside their version.
+
+    Attributes:
+        ray_address: `host:port` of Ray's GCS.
+        home: Data directory of the suite; the service key is read there.
+        peers: Addresses of the registry and of serving.
+        host: Address that replicas listen on.
+        cpus: CPUs that Ray sets aside for a replica; a share, for replicas are idle much.
+        tls: Paths of certificates, or empty.
+    """
+
+    ray_address: str
+    home: str
+    peers: Mapping[str, str]
+    host: str = "127.0.0.1"
+    cpus: float = 0.1
+    tls: Mapping[str, str] = field(default_factory=dict)
+
+
+class RayReplicas:
+    """Ray Serve's applications: one for each version of an endpoint.
+
+    One application a version, because a change of an application restarts its ingress: so loading
+    a challenger never touches the champion.
+    """
+
+    def __init__(self, settings: ReplicaSettings) -> None:
+        self._settings = settings
+        self._child: subprocess.Popen[str] | None = None
+        self._answers: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._ready = threading.Event()
+        self._closing = threading.Event()
+        self._keeper: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin to connect, on a thread of its own."""
+        # The child asks to die with the thread that started it: one that lasts as long as we do.
+        self._keeper = threading.Thread(target=self._keep, name="ray-child", daemon=True)
+        self._keeper.start()
+
+    def stop(self) -> None:
+        """End the child; replicas go on."""
+        self._closing.set()
+        child = self._child
+        if child is not None:
+            child.kill()
+            child.wait(timeout=2.0)
+
+    def ping(self) -> None:
+        """Raises Unavailable (`RAY_UNAVAILABLE`) while Ray is not connected."""
+        if not self._ready.is_set():
+            raise Unavailable("RAY_UNAVAILABLE", "Ray is not connected")
+
+    def apply(self, deployment: Deployment) -> None:
+        """Have a version run with so many replicas; returns once Ray Serve has it on record."""
+        version = deployment.version
+        config = ReplicaConfig(
+            model_version=version.name,
+            runtime=version.runtime,
+            artifact=version.artifact,
+            inputs=version.inputs,
+            outputs=version.outputs,
+            home=self._settings.home,
+            peers=dict(self._settings.peers),
+            host=self._settings.host,
+            tls=dict(self._settings.tls),
+        )
+        self._ask(
+            op="apply",
+            app=deployment.app,
+            replicas=deployment.replicas,
+            cpus=self._settings.cpus,
+            config=config.to_json(),
+        )
+
+    def remove(self, app: str) -> None:
+        """Have an application drain and stop."""
+        self._ask(op="remove", app=app)
+
+    def status(self) -> dict[str, AppStatus]:
+        """All applications."""
+        answer = self._ask(op="status")
+        return {
+            app: AppStatus(AppState(status["state"]), status["message"])
+            for app, status in answer["apps"].items()
+        }
+
+    def _ask(self, **request: Any) -> dict[str, Any]:
+        with self._lock:
+            child = self._child
+            self.ping()
+            if child is None or child.stdin is None:
+                raise Unavailable("RAY_UNAVAILABLE", "Ray is not connected")
+            try:
+                child.stdin.write(json.dumps(request) + "\n")
+                child.stdin.flush()
+                answer: dict[str, Any] = json.loads(self._answers.get(timeout=ANSWER_TIMEOUT_S))
+            except (OSError, ValueError, queue.Empty) as error:
+                # An answer that comes late would be taken for that of the next question.
+                child.kill()
+                self._ready.clear()
+                raise Unavailable("RAY_UNAVAILABLE", "Ray does not answer") from error
+        if "error" in answer:
+            raise Unavailable("RAY_REFUSED", answer["error"])
+        return answer
+
+    def _keep(self) -> None:
+        while not self._closing.is_set():
+            try:
+                self._run_child()
+            except OSError:
+                _log.exception("the child for Ray can't be started")
+            self._ready.clear()
+            self._closing.wait(RESTART_PAUSE_S)
+
+    def _run_child(self) -> None:
+        command = [sys.executable, "-m", CHILD, self._settings.ray_address]
+        with subprocess.Popen(  # noqa: S603 - our own module
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        ) as child:
+            assert child.stdout is not None
+            answers: queue.SimpleQueue[str] = queue.SimpleQueue()
+            self._child, self._answers = child, answers
+            if self._closing.is_set():
+                child.kill()
+            begun = time.monotonic()
+            timer = threading.Timer(START_TIMEOUT_S, child.kill)
+            timer.start()
+            if child.stdout.readline():
+                timer.cancel()
+                self._ready.set()
+                _log.info("Ray is connected", extra={"seconds": time.monotonic() - begun})
+            for line in child.stdout:
+                answers.put(line)
+            timer.cancel()
+            # Wakes whoever waits for an answer.
+            answers.put("")
+        if not self._closing.is_set():
+            _log.warning("the child for Ray ended", extra={"status": child.returncode})

@@ -1,0 +1,106 @@
+"""The child's side: the one file that imports Ray. One JSON request a line in, one answer out."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from typing import Any, TextIO
+
+import ray
+from ray import serve
+
+from service_kit.process import die_with_parent
+from serving_svc.replica import Replica
+
+NAMESPACE = "modelyard-serving"
+#: Tries of a replica's constructor before its version counts as one that can't be loaded.
+CONSTRUCTOR_TRIES = 2
+HEALTH_PERIOD_S = 5.0
+HEALTH_TIMEOUT_S = 10.0
+DRAIN_TIMEOUT_S = 20.0
+
+_STATES = {
+    "NOT_STARTED": "STARTING",
+    "DEPLOYING": "STARTING",
+    "RUNNING": "RUNNING",
+    # Short of replicas, which Ray Serve replaces by itself.
+    "UNHEALTHY": "RUNNING",
+    "DEPLOY_FAILED": "FAILED",
+    "DELETING": "STOPPING",
+}
+
+
+def connect(address: str) -> None:
+    """Join the cluster and have Ray Serve's controller run, without its proxies."""
+    ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, ignore_reinit_error=True)
+    serve.start(proxy_location="Disabled")
+
+
+def apply(request: dict[str, Any]) -> dict[str, Any]:
+    """Deploy a version as an application with one deployment, both of one name."""
+    deployment = serve.deployment(Replica).options(
+        name=request["app"],
+        num_replicas=request["replicas"],
+        ray_actor_options={"num_cpus": request["cpus"]},
+        max_constructor_retry_count=CONSTRUCTOR_TRIES,
+        health_check_period_s=HEALTH_PERIOD_S,
+        health_check_timeout_s=HEALTH_TIMEOUT_S,
+        graceful_shutdown_timeout_s=DRAIN_TIMEOUT_S,
+        graceful_shutdown_wait_loop_s=0.1,
+    )
+    target = serve.RunTarget(
+        target=deployment.bind(request["config"]), name=request["app"], route_prefix=None
+    )
+    serve.run_many([target], wait_for_applications_running=False)
+    return {}
+
+
+def remove(request: dict[str, Any]) -> dict[str, Any]:
+    """Delete an application; its replicas drain first."""
+    serve.delete(request["app"], _blocking=False)
+    return {}
+
+
+def status(_: dict[str, Any]) -> dict[str, Any]:
+    """Where the applications stand."""
+    apps = {}
+    for name, app in serve.status().applications.items():
+        messages = [app.message, *(each.message for each in app.deployments.values())]
+        message = next((text for text in reversed(messages) if text), "")
+        apps[name] = {"state": _STATES.get(str(app.status.value), "STARTING"), "message": message}
+    return {"apps": apps}
+
+
+_OPERATIONS = {"apply": apply, "remove": remove, "status": status}
+
+
+def answer(line: str) -> dict[str, Any]:
+    """Do what a line asks for."""
+    request = json.loads(line)
+    try:
+        return _OPERATIONS[request["op"]](request)
+    except Exception as error:
+        return {"error": f"{type(error).__name__}: {error}"[:1000]}
+
+
+def main(address: str, requests: TextIO, answers: TextIO) -> None:
+    """Connect, say so, and answer until there are no more requests."""
+    connect(address)
+    for text in ({"ready": True}, *map(answer, requests)):
+        answers.write(json.dumps(text) + "\n")
+        answers.flush()
+
+
+def _own_stdout() -> TextIO:
+    # Whatever Ray prints goes to stderr; stdout is ours alone.
+    kept = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    return kept
+
+
+if __name__ == "__main__":
+    die_with_parent(signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    main(sys.argv[1], sys.stdin, _own_stdout())

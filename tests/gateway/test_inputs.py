@@ -1,0 +1,140 @@
+"""Assignment, signatures and matrices: the pure part of the data plane."""
+
+from __future__ import annotations
+
+import math
+from hashlib import blake2b
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.dataplane.assignment import bucket
+from gateway.dataplane.inputs import collect, decode_rows, encode_rows, instance_path
+from gateway.dataplane.routing import BadStateError, RoutingState, compile_state
+from service_kit.errors import InvalidArgument, NotFound
+from tests.gateway import tables
+
+TEXT = st.text(st.characters(codec="utf-8"), max_size=12)
+
+
+def plan(signature: Any) -> Any:
+    return (
+        compile_state(
+            tables.state(1, tables.route("e", tables.variant("v1", 10_000, of=signature)))
+        )
+        .routes["e"]
+        .champion.plan
+    )
+
+
+PLAN = plan(tables.signature())
+
+
+def test_the_bucket_is_what_the_contract_says() -> None:
+    digest = blake2b(b"salt:unit", digest_size=8).digest()
+    assert bucket("salt", "unit") == int.from_bytes(digest, "big") % 10_000
+    # Pinned: another value would move every unit of every running experiment.
+    assert [bucket("s", unit) for unit in ("", "a", "ü")] == [1174, 7586, 328]
+
+
+@given(TEXT, TEXT)
+def test_buckets_lie_in_range(salt: str, unit: str) -> None:
+    assert 0 <= bucket(salt, unit) < 10_000
+
+
+@given(st.lists(st.integers(0, 100), min_size=1, max_size=5), TEXT)
+def test_weights_are_contiguous_ranges_in_table_order(weights: list[int], unit: str) -> None:
+    total = sum(weights) or 1
+    shares = [weight * 10_000 // total for weight in weights]
+    shares[-1] += 10_000 - sum(shares)
+    variants = [tables.variant(f"v{at}", share) for at, share in enumerate(shares)]
+    route = compile_state(tables.state(1, tables.route("e", *variants))).routes["e"]
+    at, place = bucket("s", unit), 0
+    while at >= shares[place]:
+        at -= shares[place]
+        place += 1
+    assert route.assign(unit).name == f"v{place}"
+
+
+@given(TEXT, st.integers(0, 10_000))
+def test_a_ramp_only_moves_units_to_the_growing_variant(unit: str, share: int) -> None:
+    def assigned(weight: int) -> str:
+        table = tables.route(
+            "e", tables.variant("v1", 10_000 - weight), tables.variant("v2", weight)
+        )
+        return compile_state(tables.state(1, table)).routes["e"].assign(unit).name
+
+    if assigned(share) == "v2":
+        assert assigned(10_000) == "v2"
+        assert assigned(min(share + 500, 10_000)) == "v2"
+
+
+@pytest.mark.parametrize(
+    "route",
+    [
+        tables.route("e", tables.variant("v1", 9_999)),
+        tables.route("e", tables.variant("v1", 10_000), champion="v9"),
+        tables.route("e", tables.variant("v1", 5_000), tables.variant("v1", 5_000)),
+    ],
+)
+def test_tables_that_make_no_sense(route: Any) -> None:
+    with pytest.raises(BadStateError):
+        compile_state(tables.state(1, route))
+
+
+def test_an_empty_state_is_a_state() -> None:
+    assert compile_state(tables.state(7)) == RoutingState(revision=7)
+
+
+def test_a_version_is_found_by_id_and_by_name() -> None:
+    route = compile_state(tables.state(1, tables.route("e", tables.variant("v7", 10_000)))).routes[
+        "e"
+    ]
+    assert route.with_version("7") is route.with_version("v7") is route.champion
+    with pytest.raises(NotFound, match="VERSION_NOT_SERVED"):
+        route.with_version("8")
+
+
+NUMBERS = st.none() | st.floats(width=32, allow_nan=False, allow_infinity=False)
+ROWS = st.lists(
+    st.fixed_dictionaries(
+        {
+            "mean_delay": NUMBERS,
+            "wind": NUMBERS,
+            "distance": NUMBERS,
+            "hour": NUMBERS,
+            "carrier": st.sampled_from(["UA", "AA", None]),
+        }
+    ),
+    min_size=1,
+    max_size=5,
+)
+
+
+@given(ROWS)
+def test_a_matrix_says_what_went_in(rows: list[dict[str, Any]]) -> None:
+    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    matrix = encode_rows(PLAN, columns, len(rows))
+    assert len(matrix) == 4 * 5 * len(rows)
+    decoded = decode_rows(PLAN, matrix, len(rows))
+    for name, values in columns.items():
+        found = [None if v is None or v != v else v for v in decoded[name]]
+        assert found == values
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["carrier", "origin", "distance", "hour"]),
+        st.none() | st.booleans() | st.integers() | st.floats() | TEXT | st.lists(st.integers()),
+    )
+)
+def test_whatever_is_let_in_makes_finite_numbers(instance: dict[str, Any]) -> None:
+    found: list[InvalidArgument] = []
+    columns = collect(PLAN, [instance], [3], instance_path, found)
+    if found:
+        assert all((error.field or "").startswith("instances[3].") for error in found)
+        return
+    for value in decode_rows(PLAN, encode_rows(PLAN, columns, 1), 1)["distance"]:
+        assert math.isfinite(value)

@@ -1,0 +1,31 @@
+"""Fixtures of serving."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from service_kit.database import make_engine, migrate
+from tests.serving_svc.world import World
+
+
+@pytest.fixture(scope="session")
+def empty_record(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated database with nothing in it, to be copied."""
+    path = tmp_path_factory.mktemp("serving") / "serving.db"
+    engine = make_engine(f"sqlite:///{path}")
+    migrate(engine, "serving_svc")
+    engine.dispose()
+    return path
+
+
+@pytest.fixture
+def world(tmp_path: Path, empty_record: Path) -> Iterator[World]:
+    """Serving with fakes around it."""
+    shutil.copy(empty_record, tmp_path / "serving.db")
+    made = World(tmp_path)
+    yield made
+    made.sql.dispose()

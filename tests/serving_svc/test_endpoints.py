@@ -1,0 +1,205 @@
+"""Use cases about endpoints and traffic."""
+
+from __future__ import annotations
+
+import pytest
+
+from service_kit.errors import (
+    AlreadyExists,
+    Conflict,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+)
+from service_kit.paging import Page
+from serving_svc.domain import Endpoint, EndpointState, Variant
+from serving_svc.service import RequestKey
+from tests.serving_svc.world import MODEL, NOW, V1, V2, V3, Kept, World, key
+
+ME = ("keys/me", "by hand")
+
+
+def state(world: World) -> tuple[EndpointState, str]:
+    view = world.endpoints.get_endpoint("late")
+    return view.state, view.reason
+
+
+def test_an_endpoint_begins_empty_and_gets_its_defaults(world: World) -> None:
+    endpoint = world.create()
+    assert state(world) == (EndpointState.EMPTY, "")
+    assert (endpoint.min_replicas, endpoint.max_replicas, endpoint.max_in_flight) == (1, 1, 256)
+    with pytest.raises(AlreadyExists):
+        world.create()
+    with pytest.raises(NotFound):
+        world.endpoints.get_endpoint("other")
+
+
+def test_endpoints_are_listed_in_pages(world: World) -> None:
+    for name in ("c", "a", "b"):
+        world.endpoints.create_endpoint(Endpoint(name, MODEL, NOW), "me", key())
+    first, token = world.endpoints.list_endpoints(Page(2))
+    rest, end = world.endpoints.list_endpoints(Page(2, token))
+    assert [view.endpoint.endpoint_id for view in first + rest] == ["a", "b", "c"]
+    assert (token, end) == ("b", "")
+
+
+def test_a_deployment_loads_then_takes_all_the_traffic(world: World) -> None:
+    world.create()
+    world.endpoints.deploy_version("late", V1, "first", "keys/me", key())
+    assert state(world)[0] is EndpointState.DEPLOYING
+    assert world.table() is None
+    assert world.engine.run() == {"state": "DEPLOYED"}
+    assert state(world) == (EndpointState.READY, "")
+    assert world.shares() == {"v1": 100.0}
+    assert world.registry.aliases == {"champion": V1}
+    assert world.registry.stages == {V1: "PRODUCTION"}
+    assert world.changes() == ["created", "deploying", "deployed"]
+
+
+def test_the_version_before_stays_loaded_for_one_generation(world: World) -> None:
+    world.create()
+    for version in (V1, V2, V3):
+        world.deploy(version)
+    world.reconcile()
+    assert world.loaded() == {V2, V3}
+    assert world.registry.stages == {V1: "ARCHIVED", V2: "ARCHIVED", V3: "PRODUCTION"}
+    assert world.table().salt == world.endpoints.list_tables("late", Page(9))[0][-1].salt
+
+
+def test_a_version_that_cannot_load_changes_nothing(world: World) -> None:
+    world.create()
+    world.deploy(V1)
+    world.control.broken.add(V2)
+    world.endpoints.deploy_version("late", V2, "", "keys/me", key())
+    assert world.engine.run() == {"state": "FAILED"}
+    found, reason = state(world)
+    assert (found, world.shares()) == (EndpointState.READY, {"v1": 100.0})
+    assert "no such runtime" in reason
+    assert world.loaded() == {V1}
+
+
+def test_a_version_that_the_registry_refuses_sees_no_request(world: World) -> None:
+    world.create()
+    world.registry.refuses["PRODUCTION"] = FailedPrecondition("APPROVAL_MISSING", "approve it")
+    world.deploy(V1)
+    assert world.table() is None
+    assert state(world) == (EndpointState.EMPTY, "approve it")
+
+
+def test_one_deployment_at_a_time(world: World) -> None:
+    world.create()
+    world.endpoints.deploy_version("late", V1, "", "keys/me", key())
+    world.endpoints.deploy_version("late", V1, "", "keys/me", key())
+    assert len(world.engine.started) == 1
+    with pytest.raises(FailedPrecondition, match="DEPLOYMENT_ACTIVE"):
+        world.endpoints.deploy_version("late", V2, "", "keys/me", key())
+
+
+def test_a_deployment_by_alias_and_one_of_another_model(world: World) -> None:
+    world.create()
+    world.registry.aliases["next"] = V2
+    world.deploy(f"{MODEL}/aliases/next")
+    assert world.shares() == {"v2": 100.0}
+    with pytest.raises(InvalidArgument, match="WRONG_MODEL"):
+        world.endpoints.deploy_version("late", "models/other/versions/1", "", "me", key())
+
+
+def test_traffic_changes_by_compare_and_set(world: World) -> None:
+    world.create()
+    world.deploy(V1)
+    world.deploy(V2)
+    halves = [Variant("", V1, 50.0), Variant("", V2, 50.0)]
+    view = world.endpoints.update_traffic("late", 2, halves, {"u": "v1"}, ME, key())
+    assert view.table.generation == 3
+    assert view.table.champion == "v2"
+    with pytest.raises(Conflict, match="STALE_GENERATION"):
+        world.endpoints.update_traffic("late", 2, halves, {}, ME, key())
+    with pytest.raises(FailedPrecondition, match="VERSION_NOT_LOADED"):
+        world.endpoints.update_traffic("late", 3, [Variant("", V3, 100.0)], {}, ME, key())
+
+
+def test_a_rollback_goes_to_the_last_good_table_and_then_further(world: World) -> None:
+    world.create()
+    for version in (V1, V2, V3):
+        world.deploy(version)
+    world.endpoints.rollback_endpoint("late", ME, key())
+    assert world.shares() == {"v2": 100.0}
+    world.endpoints.rollback_endpoint("late", ME, key())
+    assert world.shares() == {"v1": 100.0}
+    with pytest.raises(FailedPrecondition, match="NO_GOOD_TABLE"):
+        world.endpoints.rollback_endpoint("late", ME, key())
+    tables, _ = world.endpoints.list_tables("late", Page(10))
+    assert [table.generation for table in tables] == [5, 4, 3, 2, 1]
+
+
+def test_a_request_that_is_repeated_gets_its_first_answer(world: World) -> None:
+    world.create()
+    world.deploy(V1)
+    world.deploy(V2)
+
+    def again(body: bytes) -> RequestKey[object, Kept]:
+        def encode(view: object) -> Kept:
+            return Kept(str(view.table.generation))  # type: ignore[attr-defined]
+
+        return RequestKey("m", "id-1", body, encode, lambda kept: Kept(kept.decode()))
+
+    first = world.endpoints.rollback_endpoint("late", ME, again(b"x"))
+    second = world.endpoints.rollback_endpoint("late", ME, again(b"x"))
+    assert (first.text, second.text) == ("3", "3")
+    assert world.table().generation == 3
+    with pytest.raises(InvalidArgument, match="REQUEST_ID_REUSED"):
+        world.endpoints.rollback_endpoint("late", ME, again(b"y"))
+
+
+def test_more_replicas_are_asked_for_when_the_settings_say_so(world: World) -> None:
+    world.create()
+    world.deploy(V1)
+    wanted = Endpoint("late", MODEL, NOW, min_replicas=3, max_replicas=3)
+    world.endpoints.update_endpoint(wanted, ["min_replicas", "max_replicas"], "me", key())
+    assert world.dataplane.live() == {V1: 3}
+    with pytest.raises(InvalidArgument, match="FIELD_NOT_CHANGEABLE"):
+        world.endpoints.update_endpoint(wanted, ["model"], "me", key())
+
+
+def test_a_deleted_endpoint_lets_its_replicas_go(world: World) -> None:
+    world.create()
+    world.deploy(V1)
+    world.endpoints.delete_endpoint("late", "me", key())
+    world.reconcile()
+    assert world.control.apps == {}
+    with pytest.raises(NotFound):
+        world.endpoints.get_endpoint("late")
+    assert world.create().generation == 0
+
+
+def test_an_endpoint_without_its_champion_is_degraded(world: World) -> None:
+    world.create()
+    world.deploy(V1)
+    world.control.report("late-v1", 0, draining=True)
+    assert state(world)[0] is EndpointState.DEGRADED
+
+
+@pytest.mark.parametrize("kill_at", range(5))
+def test_a_deployment_that_is_killed_anywhere_goes_on(world: World, kill_at: int) -> None:
+    from tests.serving_svc.world import Killed
+
+    world.create()
+    world.deploy(V1)
+    world.endpoints.deploy_version("late", V2, "", "keys/me", key())
+    with pytest.raises(Killed):
+        world.engine.run(kill_at=kill_at)
+    assert world.engine.run() == {"state": "DEPLOYED"}
+    assert (world.shares(), world.table().generation) == ({"v2": 100.0}, 2)
+    assert world.registry.stages == {V1: "ARCHIVED", V2: "PRODUCTION"}
+    assert world.registry.aliases == {"champion": V2}
+
+
+def test_what_was_recorded_and_not_started_is_started_at_the_next_start(world: World) -> None:
+    world.create()
+    world.endpoints.deploy_version("late", V1, "", "keys/me", key())
+    lost = dict(world.engine.started)
+    world.engine.started.clear()
+    world.endpoints.resume()
+    assert world.engine.started.keys() == lost.keys()
+    world.engine.run()
+    assert world.shares() == {"v1": 100.0}
