@@ -1,7 +1,11 @@
-"""The suite's own secrets: the service token, an authority and a certificate of its own."""
+"""The suite's own secrets: the service token, an authority and a certificate of its own.
+
+``python -m service_kit.security HOME`` makes them where no launcher does, e.g. for containers.
+"""
 
 from __future__ import annotations
 
+import argparse
 import fcntl
 import ipaddress
 import os
@@ -87,6 +91,47 @@ def read_service_token(home: Path) -> str:
         return suite_keys(home).service_key.read_text().strip()
     except FileNotFoundError:
         raise FailedPrecondition("NO_SUITE_KEYS", "the suite has no keys yet") from None
+
+
+def share_suite_keys(paths: SuiteKeys, folder: Path, further: Sequence[Path] = ()) -> None:
+    """Copy to a folder what a service needs: everything but the authority's key.
+
+    Args:
+        paths: Keys of the suite, all of which exist.
+        folder: Made when it is missing, and closed to others.
+        further: More files to copy.
+    """
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder.chmod(0o700)
+    for path in (paths.service_key, paths.ca_cert, paths.tls_key, paths.tls_cert, *further):
+        _write(folder / path.name, path.read_bytes())
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line: makes or renews the keys, and shares them."""
+    parser = argparse.ArgumentParser(prog="python -m service_kit.security", description=__doc__)
+    parser.add_argument("home", type=Path, help="keeps all keys in its folder keys/")
+    parser.add_argument(
+        "--hostname", action="append", default=[], help="a name that services are reached by"
+    )
+    parser.add_argument(
+        "--secret", action="append", default=[], help="file name of a further secret to make"
+    )
+    parser.add_argument(
+        "--share",
+        action="append",
+        default=[],
+        type=Path,
+        help="folder that gets all but the authority's key",
+    )
+    given = parser.parse_args(arguments)
+    paths = ensure_suite_keys(given.home, given.hostname)
+    further = [paths.service_key.with_name(name) for name in given.secret]
+    for path in further:
+        if not path.is_file():
+            _write(path, secrets.token_hex(32).encode())
+    for folder in given.share:
+        share_suite_keys(paths, folder, further)
 
 
 @contextmanager
@@ -235,3 +280,7 @@ def _public_pem(certificate: x509.Certificate) -> bytes:
     from cryptography.hazmat.primitives.serialization import Encoding
 
     return certificate.public_bytes(Encoding.PEM)
+
+
+if __name__ == "__main__":
+    main()

@@ -61,11 +61,12 @@ Entities = dict[str, list[Any]]
 class _Ask:
     entities: Entities
     rows: int
+    as_of_us: Sequence[int]
     deadline: float
     answer: asyncio.Future[FeatureColumns]
 
 
-_Key = tuple[str, int | None, tuple[tuple[str, type], ...]]
+_Key = tuple[str, tuple[tuple[str, type], ...]]
 
 
 class FeatureReader:
@@ -100,35 +101,13 @@ class FeatureReader:
             DomainError: Of the store, or `DEADLINE_EXCEEDED`, or `OVERLOADED`.
         """
         rows = len(next(iter(entities.values()))) if entities else 0
-        if as_of_us is None or len(set(as_of_us)) == 1:
-            when = as_of_us[0] if as_of_us else None
-            return await self._ask(service, entities, rows, when, deadline)
-        groups: dict[int, list[int]] = {}
-        for row, each in enumerate(as_of_us):
-            groups.setdefault(each, []).append(row)
-        parts = await asyncio.gather(
-            *(
-                self._ask(service, _rows_of(entities, at), len(at), when, deadline)
-                for when, at in groups.items()
-            )
-        )
-        return _scattered(list(groups.values()), parts, rows)
-
-    async def close(self) -> None:
-        """Give up what is under way."""
-        for call in list(self._calls):
-            call.cancel()
-        await asyncio.gather(*self._calls, return_exceptions=True)
-
-    async def _ask(
-        self, service: str, entities: Entities, rows: int, when: int | None, deadline: float
-    ) -> FeatureColumns:
         if self._waiting_rows + rows > MOST_ROWS_WAITING:
             raise Unavailable("OVERLOADED", "too many feature reads are waiting")
         loop = asyncio.get_running_loop()
-        key = (service, when, tuple((name, _kind(v)) for name, v in entities.items()))
+        key = (service, tuple((name, _kind(values)) for name, values in entities.items()))
         answer: asyncio.Future[FeatureColumns] = loop.create_future()
-        self._waiting.setdefault(key, []).append(_Ask(entities, rows, deadline, answer))
+        ask = _Ask(entities, rows, as_of_us or (), deadline, answer)
+        self._waiting.setdefault(key, []).append(ask)
         self._waiting_rows += rows
         if not self._scheduled:
             self._scheduled = True
@@ -138,6 +117,12 @@ class FeatureReader:
             return await answer
         finally:
             timer.cancel()
+
+    async def close(self) -> None:
+        """Give up what is under way."""
+        for call in list(self._calls):
+            call.cancel()
+        await asyncio.gather(*self._calls, return_exceptions=True)
 
     def _pump(self) -> None:
         self._scheduled = False
@@ -201,7 +186,7 @@ def _kind(values: list[Any]) -> type:
 
 
 def _request(key: _Key, asks: list[_Ask]) -> features_pb2.GetOnlineFeaturesRequest:
-    service, when, kinds = key
+    service, kinds = key
     request = features_pb2.GetOnlineFeaturesRequest(feature_service=service)
     for name, kind in kinds:
         column = request.entities.add(name=name)
@@ -209,8 +194,9 @@ def _request(key: _Key, asks: list[_Ask]) -> features_pb2.GetOnlineFeaturesReque
         for ask in asks:
             values = ask.entities[name]
             target.extend(values if kind is int else [str(value) for value in values])
-    if when is not None:
-        request.as_of.FromMicroseconds(when)
+    if any(ask.as_of_us for ask in asks):
+        for ask in asks:
+            request.as_of_us.extend(ask.as_of_us or [0] * ask.rows)
     return request
 
 
@@ -235,32 +221,6 @@ def _columns(response: features_pb2.GetOnlineFeaturesResponse, rows: int) -> Fea
             values = [value or None for value in values]
         columns[column.name] = FeatureColumn(values, statuses, list(column.event_times_us))
     return columns
-
-
-def _rows_of(entities: Entities, rows: list[int]) -> Entities:
-    return {name: [values[row] for row in rows] for name, values in entities.items()}
-
-
-def _scattered(
-    groups: Sequence[list[int]], parts: Sequence[FeatureColumns], rows: int
-) -> FeatureColumns:
-    whole: FeatureColumns = {}
-    for at, columns in zip(groups, parts, strict=True):
-        for name, column in columns.items():
-            target = whole.get(name)
-            if target is None:
-                target = whole[name] = FeatureColumn([None] * rows, bytes([PRESENT]) * rows)
-            statuses = bytearray(target.statuses)
-            if column.times and not target.times:
-                target.times = [0] * rows
-            for index, row in enumerate(at):
-                target.values[row] = column.values[index]
-                if column.statuses:
-                    statuses[row] = column.statuses[index]
-                if column.times:
-                    target.times[row] = column.times[index]
-            target.statuses = bytes(statuses)
-    return whole
 
 
 def _expire(answer: asyncio.Future[Any]) -> None:

@@ -74,10 +74,9 @@ def test_event_times_are_the_reference_of_the_store(late: Suite) -> None:
     answer = late.post(PREDICT, body)
     scores = [each["outputs"]["late"] for each in answer.json()["predictions"]]
     assert scores == [1111.5, 1122.5, 1111.5]
-    asked = {
-        ask.as_of.ToJsonString(): len(ask.entities[0].strings.values) for ask in late.features.asks
-    }
-    assert asked == {"2013-05-01T10:00:00Z": 2, "2013-05-02T00:00:00.500Z": 1}
+    (ask,) = late.features.asks
+    morning, midnight = 1_367_402_400_000_000, 1_367_452_800_500_000
+    assert list(ask.as_of_us) == [morning, morning, midnight]
     (batch,) = late.logged("predictions", events_pb2.PredictionBatch)
     assert batch.event_times_us[0] == 1_367_402_400_000_000
 

@@ -268,7 +268,7 @@ def test_prediction_service_over_grpc(late: Suite) -> None:
     (prediction,) = answer.predictions
     assert prediction.outputs == {"late": 118.5}
     assert prediction.features["mean_delay"] == 10
-    assert late.features.asks[0].as_of.seconds == 1_400_000_000
+    assert list(late.features.asks[0].as_of_us) == [1_400_000_000_000_000]
     instance.update({"distance": float("nan")})
     request.instances[0].CopyFrom(instance)
     _, error = failure(late, serving_pb2_grpc.PredictionServiceStub, "Predict", request)
