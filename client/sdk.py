@@ -105,6 +105,13 @@ class Client:
         """Posts to a route below `/v1/`, for example `endpoints/late-arrival:deploy`."""
         return self.call("POST", f"/v1/{path}", body or {}, timeout=timeout)
 
+    def create(self, collection: str, resource_id: str, resource: Json) -> Json:
+        """Creates a resource, for example `create("endpoints", "late-arrival", {...})`."""
+        kind = collection.rpartition("/")[2].removesuffix("s")
+        return self.call(
+            "POST", f"/v1/{collection}", resource, params={f"{kind}_id": resource_id}
+        )
+
     def list(self, path: str, field: str, **params: Any) -> Iterator[Json]:
         """Iterates over all pages of a listing.
 

@@ -50,7 +50,6 @@ def main(arguments: list[str]) -> int:
         subprocess.run(start, check=True)  # noqa: S603
         os.execvp(command[0], command)  # noqa: S606
     os.execvp(start[0], start)  # noqa: S606
-    return 0
 
 
 if __name__ == "__main__":

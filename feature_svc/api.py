@@ -211,6 +211,7 @@ class FeatureApi(features_pb2_grpc.FeatureServiceServicer):
             to.id_of(SERVICE, request.feature_service, "feature_service"),
             to.keys_from_message(request.entities),
             to.moment(request, "as_of"),
+            request.as_of_us,
         )
         return pb.GetOnlineFeaturesResponse(
             features=[to.column_to_message(each) for each in columns]

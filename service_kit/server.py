@@ -94,11 +94,12 @@ def _serve(server: ServiceServer, build: Callable[[], Application]) -> None:
     application = Application(services=())
     try:
         application = build()
-        for service in application.services:
-            server.add(service[0], service[1])
         for background in application.background:
             background.start()
             started.append(background)
+        # After the background: a call may need what it starts, a durable engine for one.
+        for service in application.services:
+            server.add(service[0], service[1])
         server.open(application.pings)
         server.wait_until_asked()
     finally:

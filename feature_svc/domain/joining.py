@@ -78,7 +78,8 @@ def _codes(left: Table, right: Table, keys: Sequence[str]) -> tuple[Rows, Rows]:
     codes = np.zeros(left.num_rows + right.num_rows, np.int64)
     missing = np.zeros(len(codes), bool)
     for key in keys:
-        column = pa.chunked_array([*left.column(key).chunks, *right.column(key).chunks])
+        chunks = [*left.column(key).chunks, *right.column(key).chunks]
+        column = pa.chunked_array(chunks, left.column(key).type)
         encoded = column.combine_chunks().dictionary_encode()
         if isinstance(encoded, pa.ChunkedArray):
             encoded = encoded.unify_dictionaries().combine_chunks()

@@ -18,6 +18,7 @@ _MICROSECOND = timedelta(microseconds=1)
 Value: TypeAlias = float | int | str | None
 Keys: TypeAlias = Mapping[str, Sequence[str] | Sequence[int]]
 Reply: TypeAlias = Sequence[bytes | None]
+_Cell: TypeAlias = tuple[Value, int, int]
 
 
 class Status(IntEnum):
@@ -117,19 +118,22 @@ class ReadPlan:
             commands += [Command(group.key(row), group.fields) for row in seen]
         return Asked(tuple(commands), rows, tuple(starts), tuple(replies))
 
-    def answer(self, asked: Asked, replies: Sequence[Reply], now_us: int) -> list[FeatureColumn]:
+    def answer(
+        self, asked: Asked, replies: Sequence[Reply], moments: Sequence[int]
+    ) -> list[FeatureColumn]:
         """The columns of the service, in its order, of one reply a command.
 
         Args:
             asked: What :meth:`ask` gave.
             replies: In the order of its commands.
-            now_us: When values must not be older than their time to live.
+            moments: When the values of each row must not have outlived their time to live,
+                microseconds since the epoch.
         """
         columns: list[FeatureColumn | None] = [None] * self._width
         for group, start, index in zip(self._groups, asked._starts, asked._replies, strict=True):  # noqa: SLF001
             found = replies[start : start + max(index, default=-1) + 1]
             for at, slot in group.slots:
-                columns[at] = _column(slot, found, index, now_us)
+                columns[at] = _column(slot, found, index, moments)
         return [column for column in columns if column is not None]
 
     def _check(self, keys: Keys) -> int:
@@ -158,33 +162,37 @@ class ReadPlan:
 
 
 def _column(
-    slot: _Slot, replies: Sequence[Reply], index: Sequence[int], now_us: int
+    slot: _Slot, replies: Sequence[Reply], index: Sequence[int], moments: Sequence[int]
 ) -> FeatureColumn:
-    oldest = None if slot.ttl is None else now_us - slot.ttl
-    values: list[Value] = []
-    statuses, times = bytearray(), []
-    for reply in replies:
-        stamp, raw = reply[slot.time_at], reply[slot.value_at]
-        time = 0 if stamp is None else layout.decode_time(stamp)
-        value = None
-        if stamp is None:
-            status = Status.NOT_FOUND
-        elif oldest is not None and time < oldest:
-            status = Status.EXPIRED
-        elif raw is None or (value := slot.decode(raw)) is None:
-            status = Status.NULL
-        else:
-            status = Status.PRESENT
-        values.append(value)
-        statuses.append(status)
-        times.append(time)
+    cells = [_cell(slot, reply) for reply in replies]
+    if slot.ttl is None:
+        rows = [cells[at] for at in index]
+    else:
+        rows = [
+            _fresh(cells[at], moment - slot.ttl) for at, moment in zip(index, moments, strict=True)
+        ]
     return FeatureColumn(
         slot.name,
         slot.type,
-        [values[at] for at in index],
-        bytes([statuses[at] for at in index]),
-        [times[at] for at in index],
+        [value for value, _, _ in rows],
+        bytes([status for _, status, _ in rows]),
+        [time for _, _, time in rows],
     )
+
+
+def _cell(slot: _Slot, reply: Reply) -> _Cell:
+    stamp, raw = reply[slot.time_at], reply[slot.value_at]
+    if stamp is None:
+        return None, Status.NOT_FOUND, 0
+    value = None if raw is None else slot.decode(raw)
+    return value, Status.NULL if value is None else Status.PRESENT, layout.decode_time(stamp)
+
+
+def _fresh(cell: _Cell, oldest: int) -> _Cell:
+    _, status, time = cell
+    if time >= oldest or status == Status.NOT_FOUND:
+        return cell
+    return None, Status.EXPIRED, time
 
 
 def compile_plan(definitions: Definitions, service: FeatureService, project: str) -> ReadPlan:

@@ -49,18 +49,27 @@ class OnlineFeatures:
         self._loader = loader
         self._plans: dict[tuple[int, str], ReadPlan] = {}
 
-    def read(self, service: str, keys: Keys, as_of: datetime | None) -> list[FeatureColumn]:
+    def read(
+        self, service: str, keys: Keys, as_of: datetime | None, as_of_us: Sequence[int]
+    ) -> list[FeatureColumn]:
         """Features of entities, one column a feature in the order of the service.
 
         Args:
             service: Id of a feature service.
             keys: A column of values for each join key of the service.
             as_of: When values must not have outlived their time to live; now when absent.
+            as_of_us: The same for each row, microseconds since the epoch, 0 for now; or nothing.
         """
         plan = self._plan(service)
         asked = plan.ask(keys)
-        replies = self._store.read(asked.commands)
-        return plan.answer(asked, replies, micros(as_of or self._clock.now()))
+        now = micros(self._clock.now())
+        if not as_of_us:
+            moments = [micros(as_of) if as_of else now] * asked.rows
+        elif len(as_of_us) != asked.rows:
+            raise InvalidArgument("UNEVEN_COLUMNS", "has another length", field="as_of_us")
+        else:
+            moments = [each or now for each in as_of_us]
+        return plan.answer(asked, self._store.read(asked.commands), moments)
 
     def checked(self, definitions: Definitions, view: FeatureView, table: Any) -> Any:
         """A pushed table as the source of the view has it; other columns may be missing."""

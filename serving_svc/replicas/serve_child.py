@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+from itertools import chain
 from typing import Any, TextIO
 
 import ray
@@ -88,7 +89,7 @@ def answer(line: str) -> dict[str, Any]:
 def main(address: str, requests: TextIO, answers: TextIO) -> None:
     """Connect, say so, and answer until there are no more requests."""
     connect(address)
-    for text in ({"ready": True}, *map(answer, requests)):
+    for text in chain([{"ready": True}], map(answer, requests)):
         answers.write(json.dumps(text) + "\n")
         answers.flush()
 

@@ -84,7 +84,7 @@ class Reconciler:
                     unit.save_deployment(replace(present[each.app], failure=_short(why)))
 
     def _run(self) -> None:
-        pause = 0.0
+        pause, well = 0.0, True
         while not self._stopping.is_set():
             self._wakeup.wait(pause)
             self._wakeup.clear()
@@ -92,9 +92,11 @@ class Reconciler:
                 return
             try:
                 pause = BUSY_S if self.reconcile_once() else IDLE_S
+                well = True
             except DomainError as error:
-                _log.warning("replicas can't be looked after now", extra={"reason": error.reason})
-                pause = 2.0
+                level = logging.WARNING if well else logging.DEBUG
+                _log.log(level, "replicas can't be looked after", extra={"reason": error.reason})
+                pause, well = BUSY_S, False
             except Exception:
                 _log.exception("the reconciler stumbled")
                 pause = 5.0

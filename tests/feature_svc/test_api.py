@@ -299,6 +299,16 @@ def test_a_push_goes_online_and_into_history(filled: Stub) -> None:
     assert source.row_count == 8
     view = filled.GetFeatureView(pb.GetFeatureViewRequest(name="featureViews/delays"))
     assert view.last_online_time.ToDatetime() == at(31).replace(tzinfo=None)
+    request = pb.GetOnlineFeaturesRequest(feature_service=SERVICE, as_of_us=[1, 2])
+    for key in ("carrier", "tail"):
+        request.entities.add(name=key, strings=data_pb2.StringValues(values=["AA"]))
+    request.entities.add(name="gate", int64s=data_pb2.Int64Values(values=[7]))
+    with refused(InvalidArgument, "UNEVEN_COLUMNS", "as_of_us"):
+        filled.GetOnlineFeatures(request)
+    for moment, status in ((at(37.001), EXPIRED), (at(37), PRESENT)):
+        request.as_of_us[:] = [int(moment.timestamp() * 1e6)]
+        found = {each.name: each for each in filled.GetOnlineFeatures(request).features}
+        assert (found["mean"].statuses[0] if found["mean"].statuses else PRESENT) == status
     with refused(InvalidArgument, "MISSING_COLUMN", "table.count"):
         push(filled, "delays", table.drop_columns(["count"]))
 
@@ -323,6 +333,10 @@ def test_history_is_loaded_and_can_be_loaded_again_when_redis_was_lost(
     assert list(online(filled, 7.5, *rows)["mean"].statuses) == [NOT_FOUND] * 3
     materialize(filled, at(9))
     assert read() == before
+    empty = pb.MaterializeRequest()
+    empty.start_time.FromDatetime(at(90))
+    empty.end_time.FromDatetime(at(91))
+    assert filled.Materialize(empty).row_count == 0
     later = materialize(filled, at(10), feature_views=["featureViews/delays"])
     assert online(filled, 10, *rows)["mean"].doubles.values[0] == 3.0
     listed = filled.ListMaterializations(pb.ListMaterializationsRequest(page_size=1))

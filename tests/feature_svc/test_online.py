@@ -34,7 +34,7 @@ def read(
 ) -> dict[str, FeatureColumn]:
     plan = compile_plan(what, what.feature_services["late"], store.project)
     asked = plan.ask(keys)
-    columns = plan.answer(asked, store.read(asked.commands), micros(at(hours)))
+    columns = plan.answer(asked, store.read(asked.commands), [micros(at(hours))] * asked.rows)
     return {each.name: each for each in columns}
 
 
@@ -71,6 +71,17 @@ def test_every_value_says_how_it_could_be_had(filled: RedisOnlineStore) -> None:
     assert later["mean"].values == [None] * 3
     assert later["mean"].times[0] == micros(at(1))
     assert list(later["seats"].statuses) == [PRESENT, NOT_FOUND, NOT_FOUND]
+
+
+def test_each_row_has_its_own_reference_time(filled: RedisOnlineStore) -> None:
+    plan = compile_plan(DEFINITIONS, DEFINITIONS.feature_services["late"], filled.project)
+    asked = plan.ask(keys(*[("AA", "N1", 7)] * 3))
+    moments = [micros(at(hours)) for hours in (7, 7.001, 0)]
+    columns = plan.answer(asked, filled.read(asked.commands), moments)
+    found = {each.name: each for each in columns}
+    assert list(found["mean"].statuses) == [PRESENT, EXPIRED, PRESENT]
+    assert found["mean"].values == [1.5, None, 1.5]
+    assert list(found["seats"].statuses) == [PRESENT] * 3
 
 
 def test_an_entity_is_read_once_however_many_rows_name_it(filled: RedisOnlineStore) -> None:

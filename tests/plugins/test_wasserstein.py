@@ -185,9 +185,7 @@ def test_the_monitoring_service_judges_with_it(catalog: PluginCatalog) -> None:
     groups = np.zeros(2_000, dtype=np.int64)
     window = profile.sketches(Numbers(rng.normal(0.6, 1, 2_000)), groups, 1)[0]
     plugin = catalog.load(GROUP, "wasserstein")
-    named = NamedDetector(
-        "wasserstein", configure(plugin, {}), capabilities=plugin.capabilities
-    )
+    named = NamedDetector("wasserstein", configure(plugin, {}), capabilities=plugin.capabilities)
     (finding,) = judge(reference, {"delay": window}, [named], 0.01, {})
     assert (finding.drifted, finding.failed) == (True, False)
     assert finding.score == pytest.approx(0.6, abs=0.06)

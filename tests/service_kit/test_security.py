@@ -11,7 +11,7 @@ import pytest
 from cryptography import x509
 
 from service_kit.errors import FailedPrecondition
-from service_kit.security import ensure_suite_keys, read_service_token, suite_keys
+from service_kit.security import ensure_suite_keys, main, read_service_token, suite_keys
 
 
 def make(home: Path) -> tuple[bytes, ...]:
@@ -76,3 +76,16 @@ def test_new_hostnames_make_a_new_certificate_of_the_same_authority(tmp_path: Pa
 def test_fewer_hostnames_keep_the_certificate(tmp_path: Path) -> None:
     certificate = ensure_suite_keys(tmp_path, ["registry.modelyard"]).tls_cert.read_bytes()
     assert ensure_suite_keys(tmp_path).tls_cert.read_bytes() == certificate
+
+
+def test_the_command_line_shares_all_but_the_authoritys_key(tmp_path: Path) -> None:
+    command = [str(tmp_path), "--hostname", "registry", "--secret", "ray.token"]
+    command += ["--share", str(tmp_path / "one"), "--share", str(tmp_path / "two")]
+    for folder in ("one", "two"):
+        main(command)
+        files = {file.name: file for file in (tmp_path / folder).iterdir()}
+        assert files.keys() == {"service.key", "ca.crt", "tls.crt", "tls.key", "ray.token"}
+        assert {mode(file) for file in files.values()} == {0o600}
+        assert mode(tmp_path / folder) == 0o700
+        for name, file in files.items():
+            assert file.read_bytes() == (tmp_path / "keys" / name).read_bytes()

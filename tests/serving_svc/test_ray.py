@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -149,17 +149,14 @@ class Suite:
     def stop(self) -> None:
         """End everything that was started here."""
         self.channel.close()
-        tree = [*psutil.Process(self.ray.pid).children(recursive=True)]
+        tree = psutil.Process(self.ray.pid).children(recursive=True)
         for process in (self.service, self.ray):
-            process.terminate()
-        for process in (self.service, self.ray):
-            try:
-                process.wait(timeout=8)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        for orphan in psutil.wait_procs(tree, timeout=2)[1]:
-            orphan.kill()
+            process.kill()
+            process.wait()
+        for each in tree:
+            with suppress(psutil.NoSuchProcess):
+                each.kill()
+        psutil.wait_procs(tree, timeout=3)
         self.around.stop(grace=0.1)
         self.scratch.cleanup()
 
@@ -210,7 +207,7 @@ def test_versions_are_deployed_rolled_out_and_survive_the_service(suite: Suite) 
 
     def promoted() -> bool:
         found = suite.serving.GetRollout(get, timeout=20, wait_for_ready=True)
-        assert found.state not in (serving_pb2.Rollout.STATE_FAILED,), found.reason
+        assert found.state != serving_pb2.Rollout.STATE_FAILED, found.reason
         return bool(found.state == serving_pb2.Rollout.STATE_PROMOTED)
 
     until(promoted, 40, "the rollout did not end")

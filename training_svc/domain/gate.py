@@ -145,7 +145,7 @@ def _enough_rows(holdout: Holdout) -> Check:
     rows = len(holdout.labels)
     return Check(
         check="holdout_rows",
-        passed=rows >= MIN_HOLDOUT_ROWS and 0 < holdout.labels.sum() < rows,
+        passed=bool(rows >= MIN_HOLDOUT_ROWS and 0 < holdout.labels.sum() < rows),
         value=rows,
         lower=rows,
         upper=rows,
@@ -171,7 +171,7 @@ def _gain(
     passed = interval.lower > spec.min_gain
     return Check(
         check=f"{metric}_gain",
-        passed=passed,
+        passed=bool(passed),
         value=interval.value,
         lower=interval.lower,
         upper=interval.upper,
@@ -202,7 +202,7 @@ def _segments(
             checks.append(
                 Check(
                     check=f"fairness:{column}={segment}",
-                    passed=value >= -spec.max_segment_loss,
+                    passed=bool(value >= -spec.max_segment_loss),
                     value=value,
                     lower=value,
                     upper=value,

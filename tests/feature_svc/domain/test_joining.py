@@ -91,6 +91,18 @@ def test_the_latest_row_of_each_entity_is_found(history: list[Row]) -> None:
     assert latest_rows(table(history), keys=KEYS, time="known").tolist() == expected
 
 
+def test_tables_without_chunks_are_empty() -> None:
+    none = table([]).filter(pa.array([], pa.bool_()))
+    assert none.column("carrier").num_chunks == 0
+    assert latest_rows(none, keys=KEYS, time="known").tolist() == []
+    assert (
+        point_in_time_rows(
+            none, none, keys=KEYS, label_time="known", history_time="known", ttl=None
+        ).tolist()
+        == []
+    )
+
+
 def test_a_row_of_the_same_instant_is_known_and_one_at_the_end_of_its_life_holds() -> None:
     key = ("AA", 1)
     assert joined([(key, 5)], [(key, 5)]) == [0]
