@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from typing import NoReturn
 
 NODE_PORT = 6390
 OBJECT_STORE_BYTES = 256 * 1024 * 1024
@@ -37,20 +38,20 @@ def start_command(role: str, env: Mapping[str, str], host: str) -> list[str]:
     return [*command, f"--address={head}", "--num-cpus=0"]
 
 
-def main(arguments: list[str]) -> int:
-    """Start the node; returns only when it was asked for wrongly."""
+def main(arguments: list[str]) -> NoReturn:
+    """Start the node and become it, or the command that joins; exits with 2 when asked wrongly."""
     role, command = (arguments or [""])[0], arguments[1:]
     if role not in ("head", "worker", "join") or bool(command) != (role == "join"):
         sys.stderr.write("usage: ray_node.py head | worker | join COMMAND…\n")
-        return 2
+        sys.exit(2)
     # Not by the route to the outside, as Ray would find it: there may be none.
     host = socket.gethostbyname(socket.gethostname())
     start = start_command(role, os.environ, host)
     if role == "join":
         subprocess.run(start, check=True)  # noqa: S603
-        os.execvp(command[0], command)  # noqa: S606
+        start = command
     os.execvp(start[0], start)  # noqa: S606
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main(sys.argv[1:])

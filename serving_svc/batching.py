@@ -224,9 +224,10 @@ class MicroBatcher:
 
     def _hand_out(self, batch: Sequence[_Waiting], results: Sequence[Result], begun: float) -> None:
         sinks: dict[Sink, list[Result]] = {}
+        score_us = int((self.clock() - begun) * 1e6)
         for waiting, result in zip(batch, results, strict=True):
             waited = (begun - waiting.arrived) * 1e6
-            result.queue_us = int(waited)
+            result.queue_us, result.score_us = int(waited), score_us
             self.load.waits_us += waited
             sinks.setdefault(waiting.sink, []).append(result)
         self.load.batches += 1

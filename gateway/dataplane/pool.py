@@ -9,7 +9,7 @@ from typing import Any
 
 import grpc
 
-from gateway.dataplane.replicas import ReplicaError, ReplicaStream
+from gateway.dataplane.replicas import ReplicaError, ReplicaStream, Scored
 from gateway.dataplane.routing import ReplicaAddress
 from service_kit import metrics
 
@@ -67,7 +67,7 @@ class ReplicaPool:
         """Whether a replica of a version can take requests now."""
         return any(stream.usable for stream in self._by_version.get(version, ()))
 
-    async def infer(self, version: str, inputs: bytes, rows: int, deadline: float) -> bytes:
+    async def infer(self, version: str, inputs: bytes, rows: int, deadline: float) -> Scored:
         """Score rows; sent once more, to another replica, when the first one is lost.
 
         Args:
@@ -121,7 +121,7 @@ async def _first(events: Sequence[asyncio.Event], seconds: float) -> None:
         wait.cancel()
 
 
-async def _until(answer: asyncio.Future[bytes], deadline: float) -> bytes:
+async def _until(answer: asyncio.Future[Scored], deadline: float) -> Scored:
     loop = asyncio.get_running_loop()
     # A timer on the future itself: several times cheaper than asyncio.wait_for.
     timer = loop.call_later(max(0.0, deadline - time.monotonic()), _expire, answer)

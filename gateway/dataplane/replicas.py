@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 from modelyard.dataplane.v1 import dataplane_pb2
@@ -45,6 +45,13 @@ class ReplicaError(Exception):
         self.elsewhere = elsewhere
 
 
+class Scored(NamedTuple):
+    """A replica's answer: outputs (float32, rows x outputs) and its own time in microseconds."""
+
+    outputs: bytes
+    took_us: int
+
+
 @dataclass(slots=True)
 class _Message:
     left: int
@@ -54,7 +61,7 @@ class _Message:
 class _Item:
     inputs: bytes
     rows: int
-    answer: asyncio.Future[bytes]
+    answer: asyncio.Future[Scored]
     message: _Message | None = None
 
 
@@ -87,13 +94,13 @@ class ReplicaStream:
         """Whether requests may be submitted now."""
         return self.connected.is_set() and not self.retired and self.rows < MOST_ROWS_WAITING
 
-    def submit(self, inputs: bytes, rows: int) -> asyncio.Future[bytes]:
+    def submit(self, inputs: bytes, rows: int) -> asyncio.Future[Scored]:
         """Send a request; the future gets the outputs, or a ReplicaError.
 
         Args:
             inputs: float32, little-endian, row-major.
         """
-        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[Scored] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Item(inputs, rows, answer))
         self.rows += rows
         self._wake.set()
@@ -209,7 +216,9 @@ class ReplicaStream:
             if result.error_reason:
                 item.answer.set_exception(ReplicaError(result.error_reason))
             else:
-                item.answer.set_result(result.outputs)
+                item.answer.set_result(
+                    Scored(result.outputs, result.queue_us + result.score_us)
+                )
 
     def _fail_all(self) -> None:
         for item in (*self._under_way.values(), *self._waiting):

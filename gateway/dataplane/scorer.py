@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-import time
 from typing import Protocol
 
 from gateway.dataplane.ask import Prepared
 from gateway.dataplane.inputs import decode_floats
-from gateway.dataplane.replicas import ReplicaError
+from gateway.dataplane.replicas import ReplicaError, Scored
 from gateway.dataplane.routing import Variant
 
 Outputs = list[tuple[float, ...]]
@@ -22,7 +21,7 @@ class Replicas(Protocol):
         """Whether a version can be asked now."""
         ...
 
-    async def infer(self, version: str, inputs: bytes, rows: int, deadline: float) -> bytes:
+    async def infer(self, version: str, inputs: bytes, rows: int, deadline: float) -> Scored:
         """Outputs as float32; raises ReplicaError."""
         ...
 
@@ -44,13 +43,17 @@ class Scorer:
     async def infer(
         self, variant: Variant, prepared: Prepared, rows: int, deadline: float
     ) -> tuple[Outputs, int]:
-        """The outputs of a variant and the time that it took in microseconds.
+        """The outputs of a variant and the time that its replica took in microseconds.
+
+        The replica's own time, queue and scoring: what this process does meanwhile is not the
+        model's, and a mirrored request would bear more of it than an answered one.
 
         Raises:
             ReplicaError: Also when the replica's answer makes no sense.
         """
-        began = time.monotonic()
-        data = await self._replicas.infer(variant.model_version, prepared.matrix, rows, deadline)
+        data, took = await self._replicas.infer(
+            variant.model_version, prepared.matrix, rows, deadline
+        )
         width = len(variant.plan.outputs)
         if len(data) != rows * width * 4:
             raise ReplicaError("WRONG_OUTPUT_SHAPE")
@@ -58,4 +61,4 @@ class Scorer:
         if not all(map(math.isfinite, flat)):
             raise ReplicaError("OUTPUT_NOT_FINITE")
         outputs = list(zip(*(iter(flat),) * width, strict=True))
-        return outputs, int((time.monotonic() - began) * 1e6)
+        return outputs, took

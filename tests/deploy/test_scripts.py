@@ -130,7 +130,9 @@ def test_ray_roles() -> None:
 
 @pytest.mark.parametrize("words", [[], ["tail"], ["head", "x"], ["join"]])
 def test_a_wrong_role_is_refused(words: list[str]) -> None:
-    assert ray_node.main(words) == 2
+    with pytest.raises(SystemExit) as caught:
+        ray_node.main(words)
+    assert caught.value.code == 2
 
 
 def test_databases_have_owners_and_no_strangers(postgres_url: str) -> None:

@@ -64,7 +64,7 @@ class FakeReplica:
                 await asyncio.sleep(self.delay)
             response = dataplane_pb2.InferStreamResponse()
             for item in request.items:
-                result = response.results.add(id=item.id)
+                result = response.results.add(id=item.id, queue_us=20, score_us=230)
                 if self.error:
                     result.error_reason = self.error
                 else:

@@ -49,7 +49,7 @@ async def pool_of(*fakes: FakeReplica) -> AsyncIterator[ReplicaPool]:
 
 
 async def infer(pool: ReplicaPool, number: float, seconds: float = 2.0) -> float:
-    return value(await pool.infer("v", row(number), 1, time.monotonic() + seconds))
+    return value((await pool.infer("v", row(number), 1, time.monotonic() + seconds)).outputs)
 
 
 def test_everyone_gets_their_own_answer_in_few_messages(runner: asyncio.Runner) -> None:
