@@ -18,6 +18,9 @@ from client.errors import ModelyardError, ProblemError
 
 Json = dict[str, Any]
 
+MOST_BYTES = 24 * 1024 * 1024
+"""Most bytes of rows in one call."""
+
 RETRIED = frozenset({502, 503, 504})
 ATTEMPTS = 4
 
@@ -65,14 +68,24 @@ class Client:
         *,
         params: Mapping[str, Any] | None = None,
         timeout: float | None = None,
+        keyed: bool = True,
     ) -> Json:
         """Calls a route and returns the answer's JSON.
+
+        Args:
+            method: HTTP method.
+            path: Path of the route.
+            body: JSON body.
+            params: Query parameters.
+            timeout: Longest time for the call, in seconds.
+            keyed: False for a call that may be repeated as it is: the server then keeps no record
+                of its idempotency key.
 
         Raises:
             ProblemError: The gateway refused the call.
             ModelyardError: The gateway could not be reached.
         """
-        headers = {} if method == "GET" else {"idempotency-key": str(uuid.uuid4())}
+        headers = {"idempotency-key": str(uuid.uuid4())} if keyed and method != "GET" else {}
         for attempt in range(ATTEMPTS):
             last = attempt == ATTEMPTS - 1
             try:
@@ -108,9 +121,7 @@ class Client:
     def create(self, collection: str, resource_id: str, resource: Json) -> Json:
         """Creates a resource, for example `create("endpoints", "late-arrival", {...})`."""
         kind = collection.rpartition("/")[2].removesuffix("s")
-        return self.call(
-            "POST", f"/v1/{collection}", resource, params={f"{kind}_id": resource_id}
-        )
+        return self.call("POST", f"/v1/{collection}", resource, params={f"{kind}_id": resource_id})
 
     def list(self, path: str, field: str, **params: Any) -> Iterator[Json]:
         """Iterates over all pages of a listing.
@@ -128,15 +139,53 @@ class Client:
             if not token:
                 return
 
-    def ingest(self, data_source: str, table: Any, *, request_id: str = "") -> Json:
-        """Appends a table (Arrow table or pandas frame) to a data source."""
-        body = {"table": arrow_body(table), "request_id": request_id}
-        return self.post(f"dataSources/{data_source}:ingest", body)
+    def ingest(self, data_source: str, table: Any, *, timeout: float = 120.0) -> int:
+        """Appends a table (Arrow table or pandas frame) to a data source, in parts when large.
+
+        Returns:
+            Number of rows appended.
+        """
+        return sum(
+            int(
+                self.post(
+                    f"dataSources/{data_source}:ingest",
+                    {"table": arrow_body(part)},
+                    timeout=timeout,
+                )["row_count"]
+            )
+            for part in parts_of(as_arrow(table))
+        )
 
     def push(self, feature_view: str, table: Any, *, online_only: bool = False) -> Json:
         """Pushes new feature values (Arrow table or pandas frame) to a feature view."""
         body = {"table": arrow_body(table), "online_only": online_only}
-        return self.post(f"featureViews/{feature_view}:push", body)
+        path = f"/v1/featureViews/{feature_view}:push"
+        # Older values never replace newer ones, so a push to the online store may be repeated.
+        return self.call("POST", path, body, keyed=not online_only)
+
+    def infer(
+        self,
+        model: str,
+        inputs: Mapping[str, tuple[str, Sequence[Any]]],
+        *,
+        event_time: datetime | None = None,
+    ) -> Json:
+        """Asks by the Open Inference Protocol (V2).
+
+        Args:
+            model: Endpoint.
+            inputs: Datatype and values by name, one value a row: `("FP64", [1.0, 2.0])`,
+                `("BYTES", ["UA", "DL"])`.
+            event_time: When what is predicted about happens; now when absent.
+        """
+        tensors = [
+            {"name": name, "datatype": kind, "shape": [len(values)], "data": list(values)}
+            for name, (kind, values) in inputs.items()
+        ]
+        body: Json = {"inputs": tensors}
+        if event_time is not None:
+            body["parameters"] = {"event_time": event_time.isoformat()}
+        return self.call("POST", f"/v2/models/{model}/infer", body)
 
     def predict(
         self,
@@ -199,12 +248,28 @@ def problem_of(answer: httpx.Response) -> ProblemError:
     return ProblemError.from_body(answer.status_code, body)
 
 
+def as_arrow(table: Any) -> Any:
+    """An Arrow table of an Arrow table or a pandas frame."""
+    import pyarrow as pa
+
+    if isinstance(table, pa.Table):
+        return table
+    return pa.Table.from_pandas(table, preserve_index=False)
+
+
+def parts_of(table: Any) -> Iterator[Any]:
+    """Cuts an Arrow table into parts of about `MOST_BYTES` at most, at least one."""
+    count = max(1, -(-table.nbytes // MOST_BYTES))
+    rows = max(1, -(-table.num_rows // count))
+    for start in range(0, max(table.num_rows, 1), rows):
+        yield table.slice(start, rows)
+
+
 def arrow_body(table: Any) -> Json:
     """Encodes an Arrow table or a pandas frame as the contract's `Table`."""
     import pyarrow as pa
 
-    if not isinstance(table, pa.Table):
-        table = pa.Table.from_pandas(table, preserve_index=False)
+    table = as_arrow(table)
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)

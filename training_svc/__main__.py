@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,17 +14,25 @@ from service_kit.channels import Peers
 from service_kit.clock import SystemClock
 from service_kit.database import make_engine, migrate, reading
 from service_kit.durable import DurableEngine
+from service_kit.errors import DomainError
 from service_kit.server import Application, run
 from service_kit.settings import ServiceSettings
 
 if TYPE_CHECKING:
-    from training_svc.service import Training
+    from training_svc.mlflow_store import MlflowTracking, NoTracking
+    from training_svc.ports import Tracking, TrainingJobs
+    from training_svc.ray_jobs import RayJobs
     from training_svc.steps import Steps
+
+logger = logging.getLogger(__name__)
 
 WORKFLOW_VERSION = "1"
 """Changed only when runs under way could not go on with the new code."""
 
 CONCURRENT_RUNS = 4
+
+WARM_UP_AFTER = 3.0
+"""Seconds that libraries wait to be loaded, so that the service is ready first."""
 
 
 def build(settings: ServiceSettings) -> Application:
@@ -41,39 +51,51 @@ def build(settings: ServiceSettings) -> Application:
     clock, store = SystemClock(), SqlStore(engine)
     durable = DurableEngine(durable_url(settings), "training", WORKFLOW_VERSION)
     durable.queue(service.QUEUE, CONCURRENT_RUNS)
-    durable.workflow(service.WORKFLOW)(RunWorkflow(store, make_steps(settings), clock))
+    jobs, tracking = make_tools(settings)
+    steps = make_steps(settings, jobs, tracking)
+    durable.workflow(service.WORKFLOW)(RunWorkflow(store, steps, clock))
     training = service.Training(clock, store, durable, check_plugins, check_schedule)
 
     api = TrainingApi(engine, training)
-    scheduler = Scheduler(clock, training.all_pipelines, api.run_scheduled)
+    scheduler = Scheduler(clock, training.scheduled_pipelines, api.run_scheduled)
     return Application(
         services=[(training_pb2_grpc.add_TrainingServiceServicer_to_server, api)],
-        background=[durable.background, Recovery(training), scheduler],
+        background=[
+            durable.background,
+            Beside(training.recover),
+            scheduler,
+            Beside(tracking.warm_up, after=WARM_UP_AFTER),
+            Beside(jobs.warm_up, after=WARM_UP_AFTER, end=jobs.close),
+        ],
         pings={"sql": lambda: _ping(engine), "workflows": durable.ping},
     )
 
 
-def make_steps(settings: ServiceSettings) -> Steps:
-    """Wires the steps of a run with the outside tools."""
+def make_tools(settings: ServiceSettings) -> tuple[RayJobs, MlflowTracking | NoTracking]:
+    """Wires the tools that take their time to get ready."""
     from training_svc.mlflow_store import MlflowTracking, NoTracking
+    from training_svc.ray_jobs import RayJobs
+
+    tracking = MlflowTracking(settings.mlflow_url) if settings.mlflow_url else NoTracking()
+    return RayJobs(settings.ray_address), tracking
+
+
+def make_steps(settings: ServiceSettings, jobs: TrainingJobs, tracking: Tracking) -> Steps:
+    """Wires the steps of a run with the outside tools."""
     from training_svc.peers import FeatureClient, RegistryClient, ServingClient
     from training_svc.plugins import make_validator
     from training_svc.provenance import provenance
-    from training_svc.ray_jobs import RayJobs
-    from training_svc.scoring import RuntimeScorer
-    from training_svc.steps import Steps
+    from training_svc.scoring import load_model
+    from training_svc.steps import Collecting, Judging, Learning, Releasing, Steps
 
     peers = Peers(settings)
-    tracking = MlflowTracking(settings.mlflow_url) if settings.mlflow_url else NoTracking()
+    features, registry = FeatureClient(peers), RegistryClient(peers)
+    code = Path(__file__).parent
     return Steps(
-        features=FeatureClient(peers),
-        registry=RegistryClient(peers),
-        serving=ServingClient(peers),
-        jobs=RayJobs(settings.ray_address),
-        scorer=RuntimeScorer(),
-        tracking=tracking,
-        provenance=provenance(Path(__file__).parent),
-        make_validator=make_validator,
+        collecting=Collecting(features, make_validator),
+        learning=Learning(features, registry, jobs, load_model, lambda: provenance(code)),
+        judging=Judging(features, registry, load_model, tracking),
+        releasing=Releasing(registry, ServingClient(peers)),
     )
 
 
@@ -84,18 +106,42 @@ def durable_url(settings: ServiceSettings) -> str:
     return settings.database_url
 
 
-class Recovery:
-    """Starts what was recorded but not yet started when the process last ended."""
+class Beside:
+    """Work that is done once, in a thread beside everything else.
 
-    def __init__(self, training: Training) -> None:
-        self._training = training
+    Args:
+        work: Done after `after` seconds; what goes wrong is logged, and done again when needed.
+        end: Called when the service stops.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[], object],
+        *,
+        after: float = 0.0,
+        end: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._work, self._after, self._end = work, after, end
+        self._stopping = threading.Event()
 
     def start(self) -> None:
-        """Starts it, beside everything else."""
-        threading.Thread(target=self._training.start_recorded, daemon=True).start()
+        """Begins."""
+        threading.Thread(target=self._run, name="beside", daemon=True).start()
 
     def stop(self) -> None:
-        """Nothing to stop."""
+        """Ends."""
+        self._stopping.set()
+        self._end()
+
+    def _run(self) -> None:
+        if self._stopping.wait(self._after):
+            return
+        try:
+            self._work()
+        except DomainError as error:
+            logger.warning("not ready beforehand", extra={"reason": error.reason})
+        except Exception:
+            logger.exception("work beside the service failed")
 
 
 def _ping(engine: Engine) -> None:

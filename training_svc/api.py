@@ -159,13 +159,16 @@ class TrainingApi(training_pb2_grpc.TrainingServiceServicer):
         self, request: pb.CancelPipelineRunRequest, context: Context
     ) -> pb.PipelineRun:
         ids = parse_name(RUN, request.name)
-        return self._once(
+        answer = self._once(
             request,
             pb.PipelineRun,
             lambda records: to.run_to_message(
                 self._training.cancel(records, ids["pipeline"], ids["run"])
             ),
         )
+        # After the commit, so that no step begins after the workflow was told to end.
+        self._training.stop(self._run(answer.name))
+        return answer
 
     def ApprovePipelineRun(
         self, request: pb.ApprovePipelineRunRequest, context: Context

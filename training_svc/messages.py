@@ -34,7 +34,10 @@ def moment(message: Any, field: str) -> datetime | None:
     """Reads an optional timestamp field as aware UTC."""
     if not message.HasField(field):
         return None
-    found: datetime = getattr(message, field).ToDatetime(tzinfo=UTC)
+    try:
+        found: datetime = getattr(message, field).ToDatetime(tzinfo=UTC)
+    except (OverflowError, ValueError) as error:
+        raise InvalidArgument("OUT_OF_RANGE", "is no timestamp", field=field) from error
     return found
 
 
@@ -226,13 +229,31 @@ def _set_times(message: Message, times: Mapping[str, datetime | None]) -> None:
 
 
 def struct(message: Any) -> dict[str, Any]:
-    """Reads a `Struct` as a dictionary."""
-    plain: dict[str, Any] = json_format.MessageToDict(message)
+    """Reads a `Struct`; its whole numbers are integers, as JSON numbers are all floats there.
+
+    Raises:
+        InvalidArgument: A number is not finite.
+    """
+    try:
+        plain: dict[str, Any] = _whole(json_format.MessageToDict(message))
+    except ValueError as error:  # NaN and infinity are no JSON
+        raise InvalidArgument("NOT_FINITE", "numbers must be finite", field="config") from error
     return plain
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _whole(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_whole(each) for each in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _span(message: Any, field: str) -> timedelta | None:
     if not message.HasField(field):
         return None
-    found: timedelta = getattr(message, field).ToTimedelta()
+    try:
+        found: timedelta = getattr(message, field).ToTimedelta()
+    except (OverflowError, ValueError) as error:
+        raise InvalidArgument("OUT_OF_RANGE", "is no duration", field=field) from error
     return found

@@ -53,7 +53,7 @@ class MlflowTracking:
                     Path(folder, name).write_bytes(content)
                 client.log_artifacts(tracked, folder, "plots")
             client.set_terminated(tracked)
-        except MlflowException as error:
+        except (MlflowException, OSError) as error:  # those of its HTTP library are OSErrors
             raise Unavailable("MLFLOW_UNAVAILABLE", "MLflow does not take the run") from error
         return tracked
 
@@ -92,3 +92,6 @@ class NoTracking:
     ) -> str:
         """Logs nothing."""
         return ""
+
+    def warm_up(self) -> None:
+        """Nothing to load."""

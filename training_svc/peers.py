@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from datetime import datetime
+from contextlib import suppress
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
@@ -14,14 +15,14 @@ from modelyard.registry.v1 import registry_pb2, registry_pb2_grpc
 from modelyard.serving.v1 import serving_pb2, serving_pb2_grpc
 
 from service_kit.channels import Peers, calling
-from service_kit.errors import AlreadyExists, NotFound
+from service_kit.errors import AlreadyExists, FailedPrecondition, NotFound
 from training_svc.domain.encoding import Input
 from training_svc.ports import Champion, Document
+from training_svc.steps.releasing import WINDOW_TAG
 from training_svc.tables import ArrowTable, from_chunks
 
 LONG_CALL = 300.0
 CHUNK = 1 << 20
-WINDOW_TAG = "modelyard.window_end"
 
 
 class FeatureClient:
@@ -124,32 +125,36 @@ class RegistryClient:
 
     def champion(self, model: str) -> Champion | None:
         """The version that the alias `champion` points at."""
-        request = registry_pb2.GetModelVersionRequest(name=f"{model}/aliases/champion")
         try:
-            with calling("registry"):
-                version = self._stub.GetModelVersion(request)
+            return self.version(f"{model}/aliases/champion")
         except NotFound:
             return None
-        window_end = version.tags.get(WINDOW_TAG)
+
+    def version(self, name: str) -> Champion:
+        """A version by its name or by an alias."""
+        request = registry_pb2.GetModelVersionRequest(name=name)
+        with calling("registry"):
+            version = self._stub.GetModelVersion(request)
+        files = [each.artifact for each in version.artifacts if each.role == "model"]
+        if not files:
+            raise FailedPrecondition("NO_MODEL_FILE", "the champion has no file to score with")
         return Champion(
             version=version.name,
             runtime=version.runtime,
-            artifact=next(each.artifact for each in version.artifacts if each.role == "model"),
+            artifact=files[0],
             inputs=tuple(_input(each) for each in version.signature.inputs),
-            window_end=datetime.fromisoformat(window_end) if window_end else None,
+            window_end=_moment(version.tags.get(WINDOW_TAG, "")),
         )
 
-    def ensure_model(self, model: str, owner: str) -> None:
+    def ensure_model(self, model: str, owner: str, request_id: str) -> None:
         """Creates a model unless it exists."""
-        try:
-            with calling("registry"):
-                self._stub.CreateModel(
-                    registry_pb2.CreateModelRequest(
-                        model_id=model.partition("/")[2], model=registry_pb2.Model(owner=owner)
-                    )
-                )
-        except AlreadyExists:
-            pass
+        request = registry_pb2.CreateModelRequest(
+            model_id=model.partition("/")[2],
+            model=registry_pb2.Model(owner=owner),
+            request_id=request_id,
+        )
+        with suppress(AlreadyExists), calling("registry"):
+            self._stub.CreateModel(request)
 
     def register(self, model: str, version: Document, request_id: str) -> str:
         """Registers a version; gives its name."""
@@ -166,11 +171,12 @@ class ServingClient:
     def __init__(self, peers: Peers) -> None:
         self._stub = serving_pb2_grpc.ServingServiceStub(peers.channel("serving"))
 
-    def has_champion(self, endpoint: str) -> bool:
-        """Whether an endpoint serves a version already."""
+    def champion_version(self, endpoint: str) -> str:
+        """The version that an endpoint serves; empty when there is none yet."""
         with calling("serving"):
-            found = self._stub.GetEndpoint(serving_pb2.GetEndpointRequest(name=endpoint))
-        return bool(found.traffic.champion)
+            traffic = self._stub.GetEndpoint(serving_pb2.GetEndpointRequest(name=endpoint)).traffic
+        versions = {each.variant: each.model_version for each in traffic.variants}
+        return str(versions.get(traffic.champion, ""))
 
     def deploy(self, endpoint: str, version: str, reason: str, request_id: str) -> None:
         """Deploys a version to an endpoint at once."""
@@ -189,6 +195,15 @@ class ServingClient:
         json_format.ParseDict(dict(strategy), request.rollout.strategy)
         with calling("serving"):
             return str(self._stub.CreateRollout(request).name)
+
+
+def _moment(text: str) -> datetime | None:
+    """A moment of a tag, which anybody may have written; None when it is none."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def _input(message: Any) -> Input:

@@ -21,12 +21,12 @@ def make_trainer(name: str, config: Mapping[str, Any]) -> Trainer:
     Raises:
         DomainError: There is no such plugin, or its settings are wrong.
     """
-    return cast(Trainer, configure(load(TRAINERS, name), whole(config)))
+    return cast(Trainer, configure(load(TRAINERS, name), config))
 
 
 def make_validator(name: str, config: Mapping[str, Any]) -> Validator:
     """Makes a validator plugin."""
-    return cast(Validator, configure(load(VALIDATORS, name), whole(config)))
+    return cast(Validator, configure(load(VALIDATORS, name), config))
 
 
 def check_plugins(trainer: TrainerSpec, checks: Iterable[DataCheck]) -> None:
@@ -44,14 +44,6 @@ def check_plugins(trainer: TrainerSpec, checks: Iterable[DataCheck]) -> None:
             make_validator(check.validator, check.config)
         except DomainError as error:
             raise _at(f"pipeline.checks[{at}]", error) from error
-
-
-def whole(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Turns whole floats into integers: JSON numbers of a `Struct` are all floats."""
-    return {
-        key: int(value) if isinstance(value, float) and value.is_integer() else value
-        for key, value in config.items()
-    }
 
 
 def _at(path: str, error: DomainError) -> InvalidArgument:

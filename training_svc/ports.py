@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,6 +16,7 @@ from training_svc.domain.pipelines import Pipeline, PipelineRun, TrainerSpec
 from training_svc.trainers import Fitted
 
 Document: TypeAlias = dict[str, Any]
+Check: TypeAlias = Callable[[], None]
 
 
 class Records(Protocol):
@@ -25,8 +26,20 @@ class Records(Protocol):
     def pipelines(self, after: str, limit: int) -> list[Pipeline]: ...
     def save_pipeline(self, pipeline: Pipeline) -> None: ...
     def delete_pipeline(self, pipeline_id: str) -> None: ...
-    def run(self, run_id: str) -> PipelineRun | None: ...
+    def run(self, run_id: str, *, to_change: bool = False) -> PipelineRun | None:
+        """Gets a run; `to_change` keeps other writers away from it until the transaction ends."""
+        ...
+
     def runs(self, pipeline_id: str, below: str, limit: int) -> list[PipelineRun]: ...
+    def unfinished_runs(self) -> list[PipelineRun]: ...
+    def add_run(self, run: PipelineRun, pipeline: Pipeline) -> None:
+        """Records a run with its pipeline as it is now."""
+        ...
+
+    def run_pipeline(self, run_id: str) -> Pipeline:
+        """The pipeline of a run as it was when the run was asked for."""
+        ...
+
     def save_run(self, run: PipelineRun) -> None: ...
 
 
@@ -34,6 +47,9 @@ class Store(Protocol):
     """Opens transactions."""
 
     def transaction(self) -> AbstractContextManager[Records]: ...
+    def reading(self) -> AbstractContextManager[Records]:
+        """A transaction that changes nothing and waits for nobody."""
+        ...
 
 
 class Table(Protocol):
@@ -67,7 +83,7 @@ class Features(Protocol):
 
 @dataclass(frozen=True)
 class Champion:
-    """The champion as far as a run needs it; `window_end` None when not recorded."""
+    """A version as far as a run needs it; `window_end` None when not recorded."""
 
     version: str
     runtime: str
@@ -85,14 +101,18 @@ class Registry(Protocol):
 
     def read(self, artifact: str) -> bytes: ...
     def champion(self, model: str) -> Champion | None: ...
-    def ensure_model(self, model: str, owner: str) -> None: ...
+    def version(self, name: str) -> Champion: ...
+    def ensure_model(self, model: str, owner: str, request_id: str) -> None: ...
     def register(self, model: str, version: Document, request_id: str) -> str: ...
 
 
 class Serving(Protocol):
     """The serving service."""
 
-    def has_champion(self, endpoint: str) -> bool: ...
+    def champion_version(self, endpoint: str) -> str:
+        """The version that an endpoint serves; empty when there is none yet."""
+        ...
+
     def deploy(self, endpoint: str, version: str, reason: str, request_id: str) -> None: ...
     def roll_out(
         self, endpoint: str, version: str, strategy: Mapping[str, Any], request_id: str
@@ -109,15 +129,17 @@ class TrainingJobs(Protocol):
         labels: NDArray[np.float64],
         names: Sequence[str],
         seed: int,
-    ) -> Fitted: ...
+        check: Check,
+    ) -> Fitted:
+        """Fits a trainer; `check` is called now and then and raises when the run should stop."""
+        ...
 
 
-class Scorer(Protocol):
-    """Loads models by runtime plugin and scores rows."""
+Score: TypeAlias = Callable[[NDArray[np.float32]], NDArray[np.float64]]
+"""From n x inputs rows to n scores; called from one thread at a time."""
 
-    def score(
-        self, runtime: str, model: bytes, inputs: NDArray[np.float32]
-    ) -> NDArray[np.float64]: ...
+LoadModel: TypeAlias = Callable[[str, bytes, int], Score]
+"""Loads a model file of so many inputs by a runtime plugin."""
 
 
 class Tracking(Protocol):
@@ -148,4 +170,8 @@ class Engine(Protocol):
         queue: str = "",
     ) -> None: ...
     def send(self, workflow_id: str, topic: str, payload: Document, *, key: str = "") -> None: ...
+    def status(self, workflow_id: str) -> str:
+        """`ENQUEUED`, `RUNNING`, `SUCCEEDED`, `FAILED` or `CANCELLED`; raises NotFound."""
+        ...
+
     def cancel(self, workflow_id: str) -> None: ...

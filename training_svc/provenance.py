@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -25,8 +26,9 @@ class Provenance:
     environment_hash: str
 
 
+@cache
 def provenance(folder: Path) -> Provenance:
-    """Finds out code and environment of this process.
+    """Finds out code and environment of this process, once.
 
     Args:
         folder: A folder of the code.

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from croniter import croniter
 
 from service_kit.clock import Clock
-from service_kit.errors import DomainError, InvalidArgument
+from service_kit.errors import DomainError, InvalidArgument, Unavailable
 from training_svc.domain.pipelines import Pipeline
 
 logger = logging.getLogger(__name__)
@@ -48,12 +48,18 @@ class Scheduler:
 
     A moment that passed while the service was down is made up for when it is less than an hour
     old; the idempotency key of a start is pipeline and moment.
+
+    Args:
+        clock: Tells the time.
+        pipelines: Those with a schedule.
+        start: Starts the run of a moment unless it was started before.
     """
 
     def __init__(self, clock: Clock, pipelines: Callable[[], list[Pipeline]], start: Start) -> None:
         self._clock = clock
         self._pipelines = pipelines
         self._start = start
+        self._started: dict[str, datetime] = {}
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="scheduler", daemon=True)
 
@@ -64,23 +70,28 @@ class Scheduler:
     def stop(self) -> None:
         """Ends."""
         self._stopping.set()
-        self._thread.join(timeout=TICK)
+        self._thread.join(timeout=1.0)
 
-    def look(self, since: datetime, now: datetime) -> None:
-        """Starts what is due."""
+    def look(self) -> None:
+        """Starts what is due; what can't be started now is tried again at the next look."""
+        now = self._clock.now()
         for pipeline in self._pipelines():
-            if not pipeline.schedule:
+            since = max(now - LOOK_BACK, pipeline.update_time)
+            moment = due(pipeline.schedule, since, now)
+            if moment is None or self._started.get(pipeline.id) == moment:
                 continue
-            moment = due(pipeline.schedule, max(since, pipeline.create_time), now)
-            if moment is not None:
+            try:
                 self._start(pipeline, moment)
+            except Unavailable as error:
+                logger.warning("a scheduled run waits", extra={"reason": error.reason})
+                continue
+            except DomainError as error:
+                logger.warning("a scheduled run is refused", extra={"reason": error.reason})
+            self._started[pipeline.id] = moment
 
     def _run(self) -> None:
-        since = self._clock.now() - LOOK_BACK
         while not self._stopping.wait(TICK):
-            now = self._clock.now()
             try:
-                self.look(since, now)
-                since = now
-            except DomainError as error:
-                logger.warning("the schedule waits", extra={"reason": error.reason})
+                self.look()
+            except Exception:
+                logger.exception("the scheduler could not look")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -19,6 +20,7 @@ from training_svc.domain.pipelines import (
     RunState,
     TrainerSpec,
     Trigger,
+    ended,
 )
 from training_svc.domain.rules import check_pipeline, check_window
 from training_svc.ports import Engine, Records, Store
@@ -40,8 +42,10 @@ UPDATABLE = frozenset(
         "seed",
     }
 )
-POLL = 0.1
-MOST_PIPELINES = 1000
+POLL = 0.2
+PAGE = 1000
+DEAD = frozenset({"FAILED", "CANCELLED"})
+"""States of a workflow that will not write its run's record any more."""
 
 CheckPlugins = Callable[[TrainerSpec, Iterable[DataCheck]], None]
 CheckSchedule = Callable[[str], None]
@@ -119,10 +123,7 @@ class Training:
         if start is None and pipeline.data.lookback is not None:
             start = end - pipeline.data.lookback
         check_window(start, end)
-        spec = replace(
-            pipeline.trainer, config={**pipeline.trainer.config, **wanted.trainer_config}
-        )
-        self.check_plugins(spec, ())
+        self._check_overrides(pipeline, wanted.trainer_config)
         run = PipelineRun(
             id=uuid7_str(),
             pipeline=pipeline.id,
@@ -132,24 +133,47 @@ class Training:
             create_time=now,
             trainer_config=wanted.trainer_config,
         )
-        records.save_run(run)
+        records.add_run(run, pipeline)
         return run
 
     def start(self, run: PipelineRun) -> None:
         """Sets a recorded run going; doing it again changes nothing."""
-        self.engine.start(WORKFLOW, run.id, {"run": run.id}, queue=QUEUE)
+        if not run.state.ended:
+            self.engine.start(WORKFLOW, run.id, {"run": run.id}, queue=QUEUE)
 
-    def all_pipelines(self) -> list[Pipeline]:
-        """Every pipeline, for the scheduler."""
-        with self.store.transaction() as records:
-            return records.pipelines("", MOST_PIPELINES)
+    def stop(self, run: PipelineRun) -> None:
+        """Ends the workflow of a cancelled run; doing it again changes nothing."""
+        if run.state is RunState.CANCELLED:
+            with suppress(NotFound):  # it was never started, and a start would end at once
+                self.engine.cancel(run.id)
 
-    def start_recorded(self) -> None:
-        """Sets runs going whose process ended between their record and their start."""
+    def scheduled_pipelines(self) -> list[Pipeline]:
+        """Every pipeline with a schedule."""
+        found: list[Pipeline] = []
+        with self.store.reading() as records:
+            while page := records.pipelines(found[-1].id if found else "", PAGE):
+                found += page
+        return [each for each in found if each.schedule]
+
+    def recover(self) -> None:
+        """Brings records and workflows together again that a crash has parted."""
+        with self.store.reading() as records:
+            unfinished = records.unfinished_runs()
+        for run in unfinished:
+            try:
+                state = self.engine.status(run.id)
+            except NotFound:
+                self.start(run)
+                continue
+            if state in DEAD:
+                self._give_up(run.id)
+
+    def _give_up(self, run_id: str) -> None:
         with self.store.transaction() as records:
-            waiting = [each for each in records.runs("-", "", 1000) if not each.state.ended]
-        for run in waiting:
-            self.start(run)
+            run = records.run(run_id, to_change=True)
+            if run is not None and not run.state.ended:
+                reason = "the workflow ended outside its steps"
+                records.save_run(ended(run, RunState.FAILED, reason, self.clock.now()))
 
     def get_run(self, records: Records, pipeline_id: str, run_id: str) -> PipelineRun:
         """Gets a run."""
@@ -162,7 +186,7 @@ class Training:
         """Waits until a run has ended or awaits a person, or the time is up."""
         deadline = time.monotonic() + timeout
         while True:
-            with self.store.transaction() as records:
+            with self.store.reading() as records:
                 run = self.get_run(records, pipeline_id, run_id)
             done = run.state.ended or run.state is RunState.AWAITING_APPROVAL
             if done or time.monotonic() > deadline:
@@ -170,14 +194,11 @@ class Training:
             time.sleep(POLL)
 
     def cancel(self, records: Records, pipeline_id: str, run_id: str) -> PipelineRun:
-        """Stops a run; nothing happens to one that has ended."""
-        run = self.get_run(records, pipeline_id, run_id)
+        """Stops a run (`stop` ends its workflow); nothing happens to one that has ended."""
+        run = self._run_to_change(records, pipeline_id, run_id)
         if run.state.ended:
             return run
-        self.engine.cancel(run.id)
-        stopped = replace(
-            run, state=RunState.CANCELLED, end_time=self.clock.now(), reason="stopped by a person"
-        )
+        stopped = ended(run, RunState.CANCELLED, "stopped by a person", self.clock.now())
         records.save_run(stopped)
         return stopped
 
@@ -189,14 +210,31 @@ class Training:
         Raises:
             FailedPrecondition: It does not wait.
         """
-        run = self.get_run(records, pipeline_id, run_id)
+        run = self._run_to_change(records, pipeline_id, run_id)
         if run.state is not RunState.AWAITING_APPROVAL:
             raise FailedPrecondition(
                 "NOT_AWAITING_APPROVAL", "this run waits for no approval", field="name"
             )
+        answered = replace(run, state=RunState.RUNNING)
+        records.save_run(answered)
+        # Before the commit: a run whose answer is recorded has got it.
         answer = {"approved": approved, "comment": comment}
         self.engine.send(run.id, APPROVAL, answer, key=f"{run.id}:{APPROVAL}")
+        return answered
+
+    def _run_to_change(self, records: Records, pipeline_id: str, run_id: str) -> PipelineRun:
+        run = records.run(run_id, to_change=True)
+        if run is None or run.pipeline != pipeline_id:
+            raise NotFound("RUN_NOT_FOUND", "no such run", field="name")
         return run
+
+    def _check_overrides(self, pipeline: Pipeline, config: Mapping[str, Any]) -> None:
+        spec = replace(pipeline.trainer, config={**pipeline.trainer.config, **config})
+        try:
+            self.check_plugins(spec, ())
+        except InvalidArgument as error:
+            field = (error.field or "").replace("pipeline.trainer.config", "trainer_config")
+            raise InvalidArgument(error.reason, error.message, field=field) from error
 
     def _check(self, pipeline: Pipeline) -> None:
         check_pipeline(pipeline)

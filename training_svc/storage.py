@@ -10,10 +10,10 @@ from typing import Any
 from sqlalchemy import Engine, String, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from service_kit.database import JsonColumn, UtcDateTime, make_metadata, transaction
+from service_kit.database import JsonColumn, UtcDateTime, make_metadata, reading, transaction
 from service_kit.idempotency import idempotency_table
 from training_svc.documents import pipeline_document, pipeline_from, run_document, run_from
-from training_svc.domain.pipelines import Pipeline, PipelineRun
+from training_svc.domain.pipelines import ENDED, Pipeline, PipelineRun
 
 
 class Base(DeclarativeBase):
@@ -41,6 +41,7 @@ class RunRow(Base):
     pipeline: Mapped[str] = mapped_column(String(63), index=True)
     state: Mapped[str] = mapped_column(String(20), index=True)
     document: Mapped[dict[str, Any]] = mapped_column(JsonColumn)
+    pipeline_document: Mapped[dict[str, Any]] = mapped_column(JsonColumn)
     create_time: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
@@ -76,9 +77,9 @@ class SqlRecords:
         self._session.get_one(PipelineRow, pipeline_id).deleted = True
         self._session.flush()
 
-    def run(self, run_id: str) -> PipelineRun | None:
-        """Gets a run."""
-        row = self._session.get(RunRow, run_id)
+    def run(self, run_id: str, *, to_change: bool = False) -> PipelineRun | None:
+        """Gets a run, locked until the transaction ends when it is to be changed."""
+        row = self._session.get(RunRow, run_id, with_for_update=to_change)
         return None if row is None else run_from(row.document)
 
     def runs(self, pipeline_id: str, below: str, limit: int) -> list[PipelineRun]:
@@ -91,12 +92,32 @@ class SqlRecords:
         rows = self._session.scalars(query.order_by(RunRow.id.desc()).limit(limit))
         return [run_from(row.document) for row in rows]
 
-    def save_run(self, run: PipelineRun) -> None:
-        """Creates or changes a run."""
-        row = self._session.get(RunRow, run.id) or RunRow(id=run.id, create_time=run.create_time)
-        row.pipeline, row.state = run.pipeline, run.state
-        row.document = run_document(run)
+    def unfinished_runs(self) -> list[PipelineRun]:
+        """Lists all runs that have not ended, oldest first."""
+        query = select(RunRow).where(RunRow.state.not_in(sorted(ENDED))).order_by(RunRow.id)
+        return [run_from(row.document) for row in self._session.scalars(query)]
+
+    def add_run(self, run: PipelineRun, pipeline: Pipeline) -> None:
+        """Records a run with its pipeline as it is now."""
+        row = RunRow(
+            id=run.id,
+            pipeline=run.pipeline,
+            state=run.state,
+            document=run_document(run),
+            pipeline_document=pipeline_document(pipeline),
+            create_time=run.create_time,
+        )
         self._session.add(row)
+        self._session.flush()
+
+    def run_pipeline(self, run_id: str) -> Pipeline:
+        """The pipeline of a run as it was when the run was asked for."""
+        return pipeline_from(self._session.get_one(RunRow, run_id).pipeline_document)
+
+    def save_run(self, run: PipelineRun) -> None:
+        """Changes a run."""
+        row = self._session.get_one(RunRow, run.id)
+        row.state, row.document = run.state, run_document(run)
         self._session.flush()
 
 
@@ -110,4 +131,10 @@ class SqlStore:
     def transaction(self) -> Iterator[SqlRecords]:
         """A transaction."""
         with transaction(self._engine) as session:
+            yield SqlRecords(session)
+
+    @contextmanager
+    def reading(self) -> Iterator[SqlRecords]:
+        """A transaction that changes nothing."""
+        with reading(self._engine) as session:
             yield SqlRecords(session)

@@ -29,7 +29,7 @@ class ArrowTable:
         return list(self._table.column_names)
 
     def column(self, name: str) -> NDArray[Any]:
-        """Values of a column: numbers as float64 with NaN, times as datetime64[us], else objects.
+        """Values: numbers as float64 with NaN, times as datetime64[us] in UTC, else objects.
 
         Raises:
             FailedPrecondition: There is no such column.
@@ -38,8 +38,8 @@ class ArrowTable:
             raise FailedPrecondition("COLUMN_MISSING", f"the data has no column {name}")
         values = self._table.column(name)
         if pa.types.is_timestamp(values.type):
-            naive = values.cast(pa.timestamp("us", values.type.tz)).cast(pa.int64())
-            return np.asarray(naive.to_numpy()).astype("datetime64[us]")
+            instants = values.cast(pa.timestamp("us", values.type.tz))
+            return np.asarray(instants.to_numpy()).astype("datetime64[us]")
         if pa.types.is_boolean(values.type):
             values = values.cast(pa.int8())
         if pa.types.is_integer(values.type) or pa.types.is_floating(values.type):

@@ -6,6 +6,7 @@ runs in a Ray worker: it imports what it needs when it is called.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
@@ -15,6 +16,11 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 ONNX_OPSET = 15
+GRAPH = "modelyard"
+"""Name of every graph: the converters' own are random, and the same model must be the same file."""
+
+PARITY_ROWS = 10_000
+"""Rows on which the exported model is compared with its source."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +33,9 @@ class Fitted:
         model_format: Its format.
         files: Further files by name with format and content, the native model among them.
         importance: Importance of each input, in order; empty when the model has none.
-        predictions: Scores of the first rows by the native model, to compare runtimes with.
+        predictions: Scores of the first `PARITY_ROWS` rows by the model as it was trained.
+        native: Format of one of `files` that the runtime of the same name serves as well; empty
+            when there is none.
         curves: Metric by iteration, where the trainer has one.
     """
 
@@ -37,6 +45,7 @@ class Fitted:
     files: Mapping[str, tuple[str, bytes]]
     importance: Sequence[float]
     predictions: NDArray[np.float64]
+    native: str = ""
     curves: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
@@ -105,14 +114,19 @@ class LightGBM(Trainer):
         }
         seen = shuffled(inputs, seed) if self._config.shuffle_inputs else inputs
         data = lightgbm.Dataset(seen, labels, feature_name=list(names), free_raw_data=True)
-        booster = lightgbm.train(parameters, data, self._config.num_iterations)
+        trained = lightgbm.train(parameters, data, self._config.num_iterations)
+        text = in_float32(trained.model_to_string())
+        booster = lightgbm.Booster(model_str=text)
         return Fitted(
             runtime="onnx",
             model=_booster_to_onnx(booster, inputs.shape[1]),
             model_format="onnx",
-            files={"model.txt": ("lightgbm", booster.model_to_string().encode())},
-            importance=booster.feature_importance("gain").astype(float).tolist(),
-            predictions=np.asarray(booster.predict(inputs[:1000]), np.float64),
+            files={"model.txt": ("lightgbm", text.encode())},
+            native="lightgbm",
+            importance=trained.feature_importance("gain").astype(float).tolist(),
+            predictions=np.asarray(
+                trained.predict(inputs[:PARITY_ROWS], num_threads=threads), np.float64
+            ),
         )
 
 
@@ -125,6 +139,24 @@ def shuffled(inputs: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
     return broken
 
 
+def in_float32(text: str) -> str:
+    """Rounds the thresholds of a LightGBM model down to float32, the kind of its inputs.
+
+    No float32 lies between a threshold and the float32 below it, so every row goes where it went
+    before. A converter that rounds to the nearest would send rows that lie on it the other way.
+    """
+
+    def rounded(line: re.Match[str]) -> str:
+        exact = np.array(line[1].split(), np.float64)
+        near = exact.astype(np.float32)
+        below = np.where(near > exact, np.nextafter(near, np.float32(-np.inf)), near)
+        return "threshold=" + " ".join(repr(float(each)) for each in below)
+
+    # The sizes of the trees in bytes change, and may be left out.
+    text = re.sub(r"^tree_sizes=.*\n", "", text, flags=re.MULTILINE)
+    return re.sub(r"^threshold=(.*)$", rounded, text, flags=re.MULTILINE)
+
+
 def _booster_to_onnx(booster: Any, width: int) -> bytes:
     """Converts a booster; the graph takes `inputs` (n x width) and gives `probabilities`."""
     from onnxmltools import convert_lightgbm
@@ -132,6 +164,7 @@ def _booster_to_onnx(booster: Any, width: int) -> bytes:
 
     graph = convert_lightgbm(
         booster,
+        name=GRAPH,
         initial_types=[("inputs", FloatTensorType([None, width]))],
         target_opset=ONNX_OPSET,
         zipmap=False,
@@ -177,6 +210,7 @@ class Logistic(Trainer):
         graph = to_onnx(
             model,
             inputs[:1],
+            name=GRAPH,
             options={"zipmap": False},
             target_opset=ONNX_OPSET,
         )
@@ -186,5 +220,5 @@ class Logistic(Trainer):
             model_format="onnx",
             files={},
             importance=np.abs(model[-1].coef_[0]).tolist(),
-            predictions=model.predict_proba(inputs[:1000])[:, 1].astype(np.float64),
+            predictions=model.predict_proba(inputs[:PARITY_ROWS])[:, 1].astype(np.float64),
         )

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from training_svc.domain.encoding import as_text
+
 
 class Rows(Protocol):
     """A table as a validator sees it."""
@@ -96,8 +98,10 @@ class ValueRange(Validator):
 
     def check(self, rows: Rows, column: str) -> list[str]:
         """Says what is wrong."""
-        values = rows.column(column).astype(float)
-        values = values[np.isfinite(values)]
+        values = as_numbers(rows.column(column))
+        if values is None:
+            return [f"{column} is not numeric"]
+        values = values[~np.isnan(values)]
         low = -np.inf if self._config.min is None else self._config.min
         high = np.inf if self._config.max is None else self._config.max
         outside = float(np.mean((values < low) | (values > high))) if len(values) else 0.0
@@ -120,18 +124,22 @@ class LabelRatio(Validator):
 
     def check(self, rows: Rows, column: str) -> list[str]:
         """Says what is wrong."""
-        values = rows.column(column).astype(float)
-        share = float(np.nanmean(values)) if len(values) else float("nan")
-        if self._config.min <= share <= self._config.max:
+        values = as_numbers(rows.column(column))
+        if values is None:
+            return [f"{column} is not numeric"]
+        values = values[~np.isnan(values)]
+        if not len(values):
+            return [f"{column} has no values"]
+        share, low, high = float(np.mean(values > 0)), self._config.min, self._config.max
+        if low <= share <= high:
             return []
-        return [
-            f"{share:.2%} of {column} is positive, expected "
-            f"{self._config.min:.2%} to {self._config.max:.2%}"
-        ]
+        return [f"{share:.2%} of {column} is positive, expected {low:.2%} to {high:.2%}"]
 
 
 class Categories(Validator):
-    """A column holds known categories only."""
+    """A column holds known categories only; missing values are no category."""
+
+    example_config: ClassVar[Mapping[str, Any]] = {"allowed": ["EWR", "JFK"]}
 
     class Config(_Config):
         """Settings."""
@@ -143,22 +151,22 @@ class Categories(Validator):
 
     def check(self, rows: Rows, column: str) -> list[str]:
         """Says what is wrong."""
-        found = {str(value) for value in rows.column(column).tolist()}
-        unknown = len(found - set(self._config.allowed))
-        return [f"{column} holds {unknown} unknown categories"] if unknown else []
+        unknown = set(np.unique(as_text(rows.column(column)))) - {"", *self._config.allowed}
+        return [f"{column} holds {len(unknown)} unknown categories"] if unknown else []
 
 
 def is_missing(values: NDArray[Any]) -> NDArray[np.bool_]:
-    """Marks NaN, None and the empty string."""
+    """Marks NaN, NaT, None and the empty string."""
+    if values.dtype.kind == "M":
+        return np.asarray(np.isnat(values), bool)
     if np.issubdtype(values.dtype, np.number):
         return np.asarray(np.isnan(values.astype(float)), bool)
     return np.array([value is None or value == "" or value != value for value in values], bool)
 
 
-BUILT_IN: Mapping[str, type[Validator]] = {
-    "row_count": RowCount,
-    "null_share": NullShare,
-    "value_range": ValueRange,
-    "label_ratio": LabelRatio,
-    "categories": Categories,
-}
+def as_numbers(values: NDArray[Any]) -> NDArray[np.float64] | None:
+    """Values as float64 with NaN where one is missing; None when they are no numbers."""
+    try:
+        return np.asarray(values.astype(np.float64))
+    except (TypeError, ValueError):
+        return None

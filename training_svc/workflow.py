@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from service_kit.clock import Clock
-from service_kit.errors import DomainError
-from training_svc.domain.pipelines import PipelineRun, RunState, StepRecord, StepState
-from training_svc.ports import Document, Store
+from service_kit.errors import DomainError, FailedPrecondition, Internal
+from training_svc.domain.pipelines import PipelineRun, RunState, StepRecord, StepState, ended
+from training_svc.ports import Document, Records, Store
 from training_svc.service import APPROVAL
 from training_svc.steps import Job, Steps
 
 APPROVAL_TIMEOUT = 30 * 24 * 3600.0
-COLLECTION_RETRIES = 3
+RETRIES = 5
+"""Of a step whose peer is away: with the pauses between them, half a minute."""
+
+logger = logging.getLogger(__name__)
 
 
 class Context(Protocol):
     """What a workflow may do."""
 
+    def check(self) -> None: ...
     def step(
         self, name: str, function: Callable[..., Any], *args: Any, retries: int = 3
     ) -> Any: ...
@@ -38,35 +43,50 @@ class RunWorkflow:
         """Runs the workflow; every failure ends up in the run's record."""
         run_id = given["run"]
         try:
-            outcome = self._carry_out(context, run_id)
+            state = self._carry_out(context, run_id)
         except DomainError as error:
-            context.step("fail", self._fail, run_id, f"{error.reason}: {error.message}")
-            return {"state": RunState.FAILED}
-        return outcome
+            state = RunState.FAILED
+            context.step("fail", self._finish, run_id, state, f"{error.reason}: {error.message}")
+        except Exception as error:
+            logger.exception("a run went wrong between its steps")
+            state = RunState.FAILED
+            context.step("fail", self._finish, run_id, state, f"INTERNAL: {type(error).__name__}")
+        return {"state": state.value}
 
-    def _carry_out(self, context: Context, run_id: str) -> Document:
+    def _carry_out(self, context: Context, run_id: str) -> RunState:
         steps = self.steps
-        self._step(context, run_id, "validate", steps.validate, retries=COLLECTION_RETRIES)
-        frozen = self._step(context, run_id, "snapshot", steps.snapshot)
-        joined = {
-            **frozen,
-            **self._step(context, run_id, "features", steps.join, frozen["snapshot"]),
-        }
-        training_set = joined["training_set"]
-        trained = self._step(context, run_id, "train", steps.train, training_set)
-        evaluated = self._step(context, run_id, "evaluate", steps.evaluate, training_set, trained)
-        verdict = self._step(context, run_id, "compare", steps.compare, evaluated)
+        self._step(context, run_id, "validate", steps.collecting.validate)
+        frozen = self._step(context, run_id, "snapshot", steps.collecting.snapshot)
+        joined = self._step(context, run_id, "features", steps.collecting.join, frozen["snapshot"])
+        trained = self._step(context, run_id, "train", steps.learning.train, joined)
+        evaluated = self._step(context, run_id, "evaluate", steps.judging.evaluate, joined, trained)
+        verdict = self._step(context, run_id, "compare", steps.judging.compare, evaluated)
+        reasons = "; ".join(verdict["reasons"])
+        if verdict["passed"] and verdict["refit"]:
+            # A step of its own, so that what is registered does not depend on a second training.
+            trained = self._step(
+                context, run_id, "refit", steps.learning.refit, joined, trained, within="register"
+            )
         registered = self._step(
-            context, run_id, "register", steps.register, joined, trained, evaluated, verdict
+            context,
+            run_id,
+            "register",
+            steps.releasing.register,
+            joined,
+            trained,
+            evaluated,
+            verdict,
         )
         if not verdict["passed"]:
-            return self._end(context, run_id, RunState.REFUSED, "; ".join(verdict["reasons"]))
+            return self._end(context, run_id, RunState.REFUSED, reasons)
         refusal = self._approval(context, run_id)
         if refusal is not None:
             return self._end(context, run_id, RunState.REFUSED, refusal)
+        # What is chosen is kept, so that a second try does the same as the first.
+        chosen = self._step(context, run_id, "choose", steps.releasing.choose, within="roll_out")
         version = registered["model_version"]
-        self._step(context, run_id, "roll_out", steps.roll_out, version)
-        return self._end(context, run_id, RunState.SUCCEEDED, "; ".join(verdict["reasons"]))
+        self._step(context, run_id, "roll_out", steps.releasing.roll_out, version, chosen)
+        return self._end(context, run_id, RunState.SUCCEEDED, reasons)
 
     def _approval(self, context: Context, run_id: str) -> str | None:
         """Waits for a person where one is asked for; gives the reason of a refusal."""
@@ -75,10 +95,7 @@ class RunWorkflow:
         answer = context.receive(APPROVAL, APPROVAL_TIMEOUT)
         if answer is None:
             return "nobody approved within 30 days"
-        if not answer["approved"]:
-            return f"refused by a person: {answer['comment']}"
-        context.step("approved", self._change, run_id, RunState.RUNNING)
-        return None
+        return None if answer["approved"] else f"refused by a person: {answer['comment']}"
 
     def _step(
         self,
@@ -87,83 +104,91 @@ class RunWorkflow:
         name: str,
         function: Callable[..., Document],
         *arguments: Any,
-        retries: int = 2,
+        within: str = "",
     ) -> Any:
+        """A durable step; one `within` another belongs to that one in the run's record."""
+        shown = within or name
+        recorded = self._part if within else self._whole
         return context.step(
-            name, self._recorded, run_id, name, function, *arguments, retries=retries
+            name, recorded, context, run_id, shown, function, *arguments, retries=RETRIES
         )
 
-    def _recorded(
-        self, run_id: str, name: str, function: Callable[..., Document], *arguments: Any
+    def _whole(
+        self,
+        context: Context,
+        run_id: str,
+        name: str,
+        function: Callable[..., Document],
+        *arguments: Any,
     ) -> Document:
         """Carries out a step and writes down how it went."""
-        job = self._begin(run_id, name)
-        try:
-            result = function(job, *arguments)
-        except Exception as error:
-            detail = error.message if isinstance(error, DomainError) else type(error).__name__
-            self._record_step(run_id, name, StepState.FAILED, detail, {})
-            raise
-        self._record_step(run_id, name, StepState.DONE, result.get("detail", ""), result)
+        result = self._part(context, run_id, name, function, *arguments)
+        self._record(run_id, name, StepState.DONE, result.get("detail", ""), _known(name, result))
         return result
 
-    def _begin(self, run_id: str, name: str) -> Job:
+    def _part(
+        self,
+        context: Context,
+        run_id: str,
+        name: str,
+        function: Callable[..., Document],
+        *arguments: Any,
+    ) -> Document:
+        job = self._begin(context, run_id, name)
+        try:
+            return function(job, *arguments)
+        except DomainError as error:
+            self._record(run_id, name, StepState.FAILED, error.message, {})
+            raise
+        except Exception as error:
+            logger.exception("step %s went wrong", name)
+            kind = type(error).__name__
+            self._record(run_id, name, StepState.FAILED, kind, {})
+            raise Internal("STEP_FAILED", f"step {name} failed with {kind}") from error
+
+    def _begin(self, context: Context, run_id: str, name: str) -> Job:
         with self.store.transaction() as records:
-            run = _found(records.run(run_id))
-            pipeline = _found(records.pipeline(run.pipeline))
+            run = _run(records, run_id)
+            if run.state.ended:
+                raise FailedPrecondition("RUN_ENDED", "the run was stopped")
             step = run.step(name)
             begun = replace(
                 step,
                 state=StepState.RUNNING,
+                detail="",
                 start_time=step.start_time or self.clock.now(),
+                end_time=None,
                 attempts=step.attempts + 1,
             )
             running = replace(run, state=RunState.RUNNING, steps=_with(run, begun))
             records.save_run(running)
-        return Job(running, pipeline)
+            return Job(running, records.run_pipeline(run_id), context.check)
 
-    def _record_step(
-        self, run_id: str, name: str, state: StepState, detail: str, result: Document
+    def _record(
+        self, run_id: str, name: str, state: StepState, detail: str, known: Document
     ) -> None:
         with self.store.transaction() as records:
-            run = _found(records.run(run_id))
-            ended = replace(run.step(name), state=state, detail=detail, end_time=self.clock.now())
-            known = {key: result[key] for key in RECORDED if key in result}
-            if name == "compare" and result:
-                known["gate"] = {key: result[key] for key in ("passed", "checks", "reasons")}
-            records.save_run(replace(run, steps=_with(run, ended), **known))
+            run = _run(records, run_id)
+            done = replace(run.step(name), state=state, detail=detail, end_time=self.clock.now())
+            records.save_run(replace(run, steps=_with(run, done), **known))
 
     def _ask_for_approval(self, run_id: str) -> bool:
         with self.store.transaction() as records:
-            run = _found(records.run(run_id))
-            pipeline = _found(records.pipeline(run.pipeline))
-            if pipeline.gate.requires_approval:
+            run = _run(records, run_id)
+            asked = records.run_pipeline(run_id).gate.requires_approval
+            if asked and not run.state.ended:
                 records.save_run(replace(run, state=RunState.AWAITING_APPROVAL))
-            return bool(pipeline.gate.requires_approval)
+            return asked
 
-    def _change(self, run_id: str, state: RunState) -> None:
-        with self.store.transaction() as records:
-            records.save_run(replace(_found(records.run(run_id)), state=state))
-
-    def _end(self, context: Context, run_id: str, state: RunState, reason: str) -> Document:
+    def _end(self, context: Context, run_id: str, state: RunState, reason: str) -> RunState:
         context.step("end", self._finish, run_id, state, reason)
-        return {"state": state}
-
-    def _fail(self, run_id: str, reason: str) -> None:
-        self._finish(run_id, RunState.FAILED, reason)
+        return state
 
     def _finish(self, run_id: str, state: RunState, reason: str) -> None:
         with self.store.transaction() as records:
-            run = _found(records.run(run_id))
-            if run.state.ended:
-                return
-            rest = tuple(
-                replace(each, state=StepState.SKIPPED) if each.state is StepState.PENDING else each
-                for each in run.steps
-            )
-            records.save_run(
-                replace(run, state=state, steps=rest, reason=reason, end_time=self.clock.now())
-            )
+            run = _run(records, run_id)
+            if not run.state.ended:
+                records.save_run(ended(run, state, reason, self.clock.now()))
 
 
 RECORDED = (
@@ -178,11 +203,19 @@ RECORDED = (
 """Results of steps that the run's record shows."""
 
 
+def _known(name: str, result: Document) -> Document:
+    known = {key: result[key] for key in RECORDED if key in result}
+    if name == "compare":
+        known["gate"] = {key: result[key] for key in ("passed", "checks", "reasons")}
+    return known
+
+
 def _with(run: PipelineRun, step: StepRecord) -> tuple[StepRecord, ...]:
     return tuple(step if each.step == step.step else each for each in run.steps)
 
 
-def _found(value: Any) -> Any:
-    if value is None:
-        raise RuntimeError("a run's record is gone")
-    return value
+def _run(records: Records, run_id: str) -> PipelineRun:
+    run = records.run(run_id, to_change=True)
+    if run is None:
+        raise FailedPrecondition("RUN_GONE", "the run's record is gone")
+    return run

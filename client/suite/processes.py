@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from client.errors import ModelyardError
@@ -20,9 +21,11 @@ RESTART_PERIOD = 60.0
 FIRST_PAUSE = 0.5
 
 
-def _die_with_parent() -> None:
+def _die_with(parent: int) -> None:
     """Asks the kernel to kill this process when its parent dies, however that happens."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before the kernel was asked
+        os._exit(1)
 
 
 class KeepsEnding(ModelyardError):  # noqa: N818
@@ -51,7 +54,7 @@ class Child:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C reaches the launcher alone, which stops in order
-                preexec_fn=_die_with_parent,  # noqa: PLW1509 - the launcher has one thread
+                preexec_fn=partial(_die_with, os.getpid()),  # noqa: PLW1509 - there is one thread
             )
 
     @property

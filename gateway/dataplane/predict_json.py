@@ -104,10 +104,11 @@ def _flag(value: Any) -> bool:
 def _times(value: Any) -> list[int]:
     if type(value) is not list:
         raise InvalidArgument("WRONG_TYPE", "must be a list of timestamps", field="event_times")
-    return [_time(each, f"event_times[{index}]") for index, each in enumerate(value)]
+    return [parse_time(each, f"event_times[{index}]") for index, each in enumerate(value)]
 
 
-def _time(value: Any, path: str) -> int:
+def parse_time(value: Any, path: str) -> int:
+    """Microseconds since the epoch of an RFC 3339 timestamp."""
     if type(value) is not str:
         raise InvalidArgument("WRONG_TYPE", "must be an RFC 3339 timestamp", field=path)
     try:

@@ -216,9 +216,7 @@ class ReplicaStream:
             if result.error_reason:
                 item.answer.set_exception(ReplicaError(result.error_reason))
             else:
-                item.answer.set_result(
-                    Scored(result.outputs, result.queue_us + result.score_us)
-                )
+                item.answer.set_result(Scored(result.outputs, result.queue_us + result.score_us))
 
     def _fail_all(self) -> None:
         for item in (*self._under_way.values(), *self._waiting):

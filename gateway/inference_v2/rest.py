@@ -65,7 +65,9 @@ class InferRoute:
             for index, each in enumerate(_list(document.get("outputs") or [], "outputs"))
         ]
         request_id = _text(document.get("id") or "", "id")
+        given = _object(document.get("parameters") or {}, "parameters")
         ask = tensors.make_ask(route, name, version, inputs, began, limit)
+        ask.event_times_us = tensors.event_times(given.get(tensors.EVENT_TIME), len(ask.instances))
         answer = await self._plane.predict(ask)
         outputs = tensors.requested(tensors.output_tensors(answer), wanted)
         reply: dict[str, Any] = {

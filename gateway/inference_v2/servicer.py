@@ -73,6 +73,9 @@ class InferenceServicer(grpc_predict_v2_pb2_grpc.GRPCInferenceServiceServicer):
             began,
             limit,
         )
+        if tensors.EVENT_TIME in request.parameters:
+            given = request.parameters[tensors.EVENT_TIME].string_param
+            ask.event_times_us = tensors.event_times(given, len(ask.instances))
         answer = await self._plane.predict(ask)
         response = v2.ModelInferResponse(
             model_name=request.model_name,

@@ -15,10 +15,13 @@ from typing import Any
 
 from gateway.dataplane.ask import MOST_ROWS, Answer, Ask
 from gateway.dataplane.inputs import FLOAT32_MAX
+from gateway.dataplane.predict_json import parse_time
 from gateway.dataplane.routing import Route
 from service_kit.errors import InvalidArgument
 
 MATRIX = "features"
+#: Parameter of a request: when what is predicted about happens (RFC 3339); now when absent.
+EVENT_TIME = "event_time"
 FLOATS = frozenset(("FP16", "FP32", "FP64"))
 INTEGERS = {
     **{f"INT{bits}": (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) for bits in (8, 16, 32, 64)},
@@ -75,6 +78,17 @@ def make_ask(
         began=began,
         time_limit=limit,
     )
+
+
+def event_times(given: Any, rows: int) -> list[int] | None:
+    """The event time of each row (microseconds) by the request's parameter; None without one.
+
+    Raises:
+        InvalidArgument: `WRONG_TYPE` or `INVALID_FORMAT`.
+    """
+    if given is None:
+        return None
+    return [parse_time(given, f"parameters.{EVENT_TIME}")] * rows
 
 
 def check_tensor(tensor: Tensor, path: str) -> None:

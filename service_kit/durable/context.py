@@ -92,6 +92,10 @@ class WorkflowContext:
         """Whether the workflow should end; a long step may look at it and give up early."""
         return self._interrupt.is_set()
 
+    def check(self) -> None:
+        """End this thread if the workflow should end; a long step calls it now and then."""
+        self._interrupt.check()
+
     def step(
         self,
         name: str,

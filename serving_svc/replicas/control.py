@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import queue
 import subprocess
 import sys
@@ -143,7 +144,7 @@ class RayReplicas:
             self._closing.wait(RESTART_PAUSE_S)
 
     def _run_child(self) -> None:
-        command = [sys.executable, "-m", CHILD, self._settings.ray_address]
+        command = [sys.executable, "-m", CHILD, self._settings.ray_address, str(os.getpid())]
         with subprocess.Popen(  # noqa: S603 - our own module
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
         ) as child:

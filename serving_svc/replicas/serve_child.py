@@ -9,9 +9,6 @@ import sys
 from itertools import chain
 from typing import Any, TextIO
 
-import ray
-from ray import serve
-
 from service_kit.process import die_with_parent
 from serving_svc.replica import Replica
 
@@ -35,12 +32,17 @@ _STATES = {
 
 def connect(address: str) -> None:
     """Join the cluster and have Ray Serve's controller run, without its proxies."""
+    import ray
+    from ray import serve
+
     ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, ignore_reinit_error=True)
     serve.start(proxy_location="Disabled")
 
 
 def apply(request: dict[str, Any]) -> dict[str, Any]:
     """Deploy a version as an application with one deployment, both of one name."""
+    from ray import serve
+
     deployment = serve.deployment(Replica).options(
         name=request["app"],
         num_replicas=request["replicas"],
@@ -60,12 +62,16 @@ def apply(request: dict[str, Any]) -> dict[str, Any]:
 
 def remove(request: dict[str, Any]) -> dict[str, Any]:
     """Delete an application; its replicas drain first."""
+    from ray import serve
+
     serve.delete(request["app"], _blocking=False)
     return {}
 
 
 def status(_: dict[str, Any]) -> dict[str, Any]:
     """Where the applications stand."""
+    from ray import serve
+
     apps = {}
     for name, app in serve.status().applications.items():
         messages = [app.message, *(each.message for each in app.deployments.values())]
@@ -101,7 +107,14 @@ def _own_stdout() -> TextIO:
     return kept
 
 
-if __name__ == "__main__":
+def _bind_to(parent: int) -> None:
     die_with_parent(signal.SIGKILL)
+    # It may have ended before we asked.
+    if os.getppid() != parent:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    _bind_to(int(sys.argv[2]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     main(sys.argv[1], sys.stdin, _own_stdout())

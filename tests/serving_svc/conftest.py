@@ -26,6 +26,6 @@ def empty_record(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def world(tmp_path: Path, empty_record: Path) -> Iterator[World]:
     """Serving with fakes around it."""
     shutil.copy(empty_record, tmp_path / "serving.db")
-    made = World(tmp_path)
-    yield made
-    made.sql.dispose()
+    engine = make_engine(f"sqlite:///{tmp_path}/serving.db")
+    yield World(engine)
+    engine.dispose()

@@ -17,6 +17,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import psutil
 import pytest
@@ -128,6 +129,14 @@ class Suite:
     def start_service(self) -> subprocess.Popen[bytes]:
         return subprocess.Popen([sys.executable, "-m", "serving_svc"], env=self.environment)
 
+    def answers(self) -> bool:
+        """Whether the service has started."""
+        try:
+            self.serving.ListEndpoints(serving_pb2.ListEndpointsRequest(), timeout=2)
+        except grpc.RpcError:
+            return False
+        return True
+
     def endpoint(self) -> serving_pb2.Endpoint:
         request = serving_pb2.GetEndpointRequest(name="endpoints/late")
         return self.serving.GetEndpoint(request, timeout=5)
@@ -181,7 +190,8 @@ def test_versions_are_deployed_rolled_out_and_survive_the_service(suite: Suite) 
     v1, v2 = f"{MODEL}/versions/1", f"{MODEL}/versions/2"
     wanted = serving_pb2.Endpoint(model=MODEL, outcome_independent=True)
     create = serving_pb2.CreateEndpointRequest(endpoint_id="late", endpoint=wanted)
-    suite.serving.CreateEndpoint(create, timeout=30, wait_for_ready=True)
+    until(suite.answers, 30, "the service did not start")
+    suite.serving.CreateEndpoint(create, timeout=5)
     request = serving_pb2.DeployVersionRequest(
         endpoint="endpoints/late", model_version=v1, request_id="deploy-1"
     )
@@ -203,10 +213,11 @@ def test_versions_are_deployed_rolled_out_and_survive_the_service(suite: Suite) 
     suite.service.kill()
     suite.service.wait()
     suite.service = suite.start_service()
+    until(suite.answers, 30, "the service did not start again")
     get = serving_pb2.GetRolloutRequest(name=rollout.name)
 
     def promoted() -> bool:
-        found = suite.serving.GetRollout(get, timeout=20, wait_for_ready=True)
+        found = suite.serving.GetRollout(get, timeout=5)
         assert found.state != serving_pb2.Rollout.STATE_FAILED, found.reason
         return bool(found.state == serving_pb2.Rollout.STATE_PROMOTED)
 

@@ -136,7 +136,7 @@ def test_bad_requests_are_refused_one_by_one(around: Surroundings, replica: Repl
 def test_a_caller_without_the_token_is_refused(around: Surroundings, replica: Replica) -> None:
     wrong = ServiceSettings(service="test", service_token="wrong")
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        asyncio.run(ask(replica.address, wrong, [[item(1, np.ones((1, 3), np.float32))]]))
+        asyncio.run(ask(replica.address, wrong, []))
     assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
@@ -153,21 +153,22 @@ def test_it_reports_itself_and_drains_with_what_is_under_way(around: Surrounding
     async def talk() -> None:
         async with open_aio_channel(replica.address, around.settings) as channel:
             call = dataplane_pb2_grpc.ReplicaServiceStub(channel).InferStream()
-            for number in range(1, 200):
+            left, number = 10, 0
+            while left:
+                number += 1
+                # Callers learn of it and go elsewhere; what they still send is answered.
+                left -= around.serving.reports[-1].draining
                 message = dataplane_pb2.InferStreamRequest(items=[item(number, one)])
                 await call.write(message)
                 response = await call.read()
-                if response is grpc.aio.EOF:
-                    break
+                assert response is not grpc.aio.EOF
                 answers.update({result.id: result for result in response.results})
                 await asyncio.sleep(0.001)
                 if number == 5:
                     threading.Thread(target=replica.stop).start()
 
     asyncio.run(talk())
-    assert around.serving.reports[-1].draining
-    # It went on answering after it had said so, and nothing was lost.
-    assert len(answers) == 199
+    assert len(answers) > 10
     assert not any(result.error_reason for result in answers.values())
 
 

@@ -6,13 +6,12 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Engine, select
 
 from service_kit.clock import FixedClock
-from service_kit.database import make_engine, reading
+from service_kit.database import reading
 from service_kit.errors import DomainError, NotFound, Unavailable
 from serving_svc.domain import (
     AppState,
@@ -191,9 +190,9 @@ class FakeEngine:
 class World:
     """Everything wired, with fakes where the outside would be."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, sql: Engine) -> None:
         self.clock = FixedClock(NOW)
-        self.sql = make_engine(f"sqlite:///{folder}/serving.db")
+        self.sql = sql
         self.store = SqlStore(self.sql, self.clock)
         self.registry, self.judge, self.engine = FakeRegistry(), FakeExperiments(), FakeEngine()
         self.dataplane = DataPlane(self.store, self.clock, settling=0.0)

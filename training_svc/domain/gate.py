@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training_svc.domain.metrics import METRICS, Floats, gain
+from training_svc.domain.metrics import METRICS, Floats, gain, sign
 from training_svc.domain.pipelines import EvaluationSpec, GateSpec
+from training_svc.domain.resampling import resampled_gains
 
 MIN_SEGMENT_ROWS = 200
 MIN_HOLDOUT_ROWS = 200
@@ -88,7 +89,7 @@ def paired_bootstrap(
     (Efron & Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13).
 
     Args:
-        metric: Name of a metric.
+        metric: Name of a metric that may decide.
         labels: n labels, 0 or 1.
         challenger: n scores.
         champion: n scores of the same rows.
@@ -100,14 +101,9 @@ def paired_bootstrap(
         The gain on the rows themselves and its interval; positive is better.
     """
     measure = METRICS[metric]
-    generator = np.random.default_rng(seed)
-    gains = np.empty(resamples)
-    for at in range(resamples):
-        drawn = generator.integers(0, len(labels), len(labels))
-        truth = labels[drawn]
-        gains[at] = gain(metric, measure(truth, challenger[drawn]), measure(truth, champion[drawn]))
+    differences = resampled_gains(metric, labels, challenger, champion, resamples, seed)
     tail = 100 * (1 - confidence) / 2
-    lower, upper = np.nanpercentile(gains, [tail, 100 - tail])
+    lower, upper = np.nanpercentile(sign(metric) * differences, [tail, 100 - tail])
     value = gain(metric, measure(labels, challenger), measure(labels, champion))
     return Interval(value, float(lower), float(upper))
 

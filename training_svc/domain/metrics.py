@@ -22,12 +22,12 @@ def pr_auc(labels: Floats, scores: Floats) -> float:
 
     NaN without a positive label.
     """
+    if not labels.any():
+        return float("nan")
     order = np.argsort(-scores, kind="stable")
     sorted_scores, hits = scores[order], labels[order]
     ends = np.r_[np.flatnonzero(np.diff(sorted_scores)), len(hits) - 1]
     true_positives = np.cumsum(hits)[ends]
-    if len(hits) == 0 or true_positives[-1] == 0:
-        return float("nan")
     precision = true_positives / (ends + 1)
     recall = true_positives / true_positives[-1]
     return float(np.sum(np.diff(np.r_[0.0, recall]) * precision))
@@ -79,9 +79,18 @@ LOSSES = frozenset({"log_loss", "brier", "calibration_error"})
 """Metrics of which less is better."""
 
 
+PRIMARY = ("pr_auc", "roc_auc", "log_loss", "brier")
+"""Metrics that may decide: a constant score can be well calibrated."""
+
+
+def sign(metric: str) -> float:
+    """1 for a metric of which more is better, -1 for a loss."""
+    return -1.0 if metric in LOSSES else 1.0
+
+
 def gain(metric: str, challenger: float, champion: float) -> float:
     """How much better the challenger is: positive is better, in the metric's unit."""
-    return champion - challenger if metric in LOSSES else challenger - champion
+    return sign(metric) * (challenger - champion)
 
 
 def all_metrics(labels: Floats, scores: Floats) -> dict[str, float]:

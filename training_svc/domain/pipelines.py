@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -210,3 +210,17 @@ class PipelineRun:
     def step(self, name: str) -> StepRecord:
         """Gets a step by its name."""
         return next(each for each in self.steps if each.step == name)
+
+
+def ended(run: PipelineRun, state: RunState, reason: str, now: datetime) -> PipelineRun:
+    """A run that has come to its end: what was not begun is skipped, what was under way failed."""
+    steps = tuple(_ended_step(each, now) for each in run.steps)
+    return replace(run, state=state, steps=steps, reason=reason, end_time=now)
+
+
+def _ended_step(step: StepRecord, now: datetime) -> StepRecord:
+    if step.state is StepState.PENDING:
+        return replace(step, state=StepState.SKIPPED)
+    if step.state is StepState.RUNNING:
+        return replace(step, state=StepState.FAILED, detail="stopped", end_time=now)
+    return step

@@ -8,11 +8,16 @@ from datetime import datetime, timedelta
 
 from service_kit.errors import InvalidArgument
 from service_kit.names import parse_name
-from training_svc.domain.metrics import METRICS
+from training_svc.domain.metrics import METRICS, PRIMARY
 from training_svc.domain.pipelines import Pipeline, PipelineRun
 
 DEFAULT_HOLDOUT_SHARE = 0.2
 MAX_RESAMPLES = 10_000
+MAX_CONFIDENCE = 0.9999
+MAX_GAIN = 1e6
+MAX_CPUS = 4096
+MAX_SEED = 2**31 - 1
+BOUNDABLE = (*METRICS, "model_bytes", "row_latency_us")
 
 
 def check_pipeline(pipeline: Pipeline) -> None:
@@ -21,58 +26,72 @@ def check_pipeline(pipeline: Pipeline) -> None:
     Raises:
         InvalidArgument: Names the field at fault.
     """
-    data, evaluation = pipeline.data, pipeline.evaluation
+    data = pipeline.data
     parse_name("models/{model}", pipeline.model, field="pipeline.model")
     parse_name("dataSources/{source}", data.label_source, field="pipeline.data.label_source")
     parse_name(
         "featureServices/{service}", data.feature_service, field="pipeline.data.feature_service"
     )
+    if pipeline.release is not None:
+        parse_name(
+            "endpoints/{endpoint}", pipeline.release.endpoint, field="pipeline.release.endpoint"
+        )
     required = {
-        "pipeline.data.label_column": data.label_column,
-        "pipeline.trainer.trainer": pipeline.trainer.trainer,
+        "data.label_column": data.label_column,
+        "trainer.trainer": pipeline.trainer.trainer,
     }
     for field, value in required.items():
         if not value:
-            raise InvalidArgument("FIELD_MISSING", "must be set", field=field)
+            raise InvalidArgument("FIELD_MISSING", "must be set", field=f"pipeline.{field}")
     if data.label_column in data.request_features:
         raise InvalidArgument(
             "LABEL_IS_INPUT",
             "the label can't be an input",
             field="pipeline.data.request_features",
         )
-    if evaluation.primary_metric not in METRICS:
-        raise InvalidArgument(
-            "UNKNOWN_METRIC",
-            f"must be one of {', '.join(sorted(METRICS))}",
-            field="pipeline.evaluation.primary_metric",
-        )
-    if not 1 <= evaluation.resamples <= MAX_RESAMPLES:
-        raise InvalidArgument(
-            "OUT_OF_RANGE",
-            f"must be between 1 and {MAX_RESAMPLES}",
-            field="pipeline.evaluation.resamples",
-        )
-    _check_gate(pipeline)
-    if pipeline.release is not None:
-        parse_name(
-            "endpoints/{endpoint}", pipeline.release.endpoint, field="pipeline.release.endpoint"
-        )
+    _check_metrics(pipeline)
+    _check_numbers(pipeline)
     _check_spans(pipeline)
 
 
-def _check_gate(pipeline: Pipeline) -> None:
-    gate = pipeline.gate
-    if not 0.5 <= gate.confidence < 1:
+def _check_metrics(pipeline: Pipeline) -> None:
+    if pipeline.evaluation.primary_metric not in PRIMARY:
         raise InvalidArgument(
-            "OUT_OF_RANGE", "must be at least 0.5 and below 1", field="pipeline.gate.confidence"
+            "UNKNOWN_METRIC",
+            f"must be one of {', '.join(PRIMARY)}",
+            field="pipeline.evaluation.primary_metric",
         )
-    numbers = {
-        "pipeline.gate.min_gain": gate.min_gain,
-        "pipeline.gate.max_segment_loss": gate.max_segment_loss,
+    for at, bound in enumerate(pipeline.gate.bounds):
+        field = f"pipeline.gate.bounds[{at}]"
+        if bound.metric not in BOUNDABLE:
+            raise InvalidArgument(
+                "UNKNOWN_METRIC", f"must be one of {', '.join(BOUNDABLE)}", field=f"{field}.metric"
+            )
+        given = [each for each in (bound.minimum, bound.maximum) if each is not None]
+        if not given:
+            raise InvalidArgument("FIELD_MISSING", "needs a minimum or a maximum", field=field)
+        if not all(math.isfinite(each) for each in given) or given != sorted(given):
+            raise InvalidArgument(
+                "OUT_OF_RANGE", "must be finite, and the minimum not above the maximum", field=field
+            )
+
+
+def _check_numbers(pipeline: Pipeline) -> None:
+    gate, trainer = pipeline.gate, pipeline.trainer
+    ranges = {
+        "evaluation.resamples": (pipeline.evaluation.resamples, 1, MAX_RESAMPLES),
+        "gate.min_gain": (gate.min_gain, -MAX_GAIN, MAX_GAIN),
+        "gate.confidence": (gate.confidence, 0.5, MAX_CONFIDENCE),
+        "gate.max_segment_loss": (gate.max_segment_loss, 0, MAX_GAIN),
+        "trainer.cpus": (trainer.cpus, 0.01, MAX_CPUS),
+        "trainer.gpus": (trainer.gpus, 0, MAX_CPUS),
+        "seed": (pipeline.seed, 0, MAX_SEED),
     }
-    for field, value in numbers.items():
-        if not math.isfinite(value):
-            raise InvalidArgument("NOT_FINITE", "must be finite", field=field)
+    for field, (value, low, high) in ranges.items():
+        if not low <= value <= high:
+            raise InvalidArgument(
+                "OUT_OF_RANGE", f"must be from {low} to {high}", field=f"pipeline.{field}"
+            )
 
 
 def _check_spans(pipeline: Pipeline) -> None:

@@ -24,6 +24,7 @@ def upgrade() -> None:
         sa.Column("pipeline", sa.String(63), nullable=False),
         sa.Column("state", sa.String(20), nullable=False),
         sa.Column("document", JsonColumn, nullable=False),
+        sa.Column("pipeline_document", JsonColumn, nullable=False),
         sa.Column("create_time", UtcDateTime, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_pipeline_runs"),
     )
