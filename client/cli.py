@@ -133,6 +133,45 @@ def predict(
         out.print_json(json.dumps(answer[0]))
 
 
+plugins = typer.Typer(help="Plugins: what is installed and whether it works.")
+app.add_typer(plugins, name="plugins")
+
+
+@plugins.command("list")
+def list_plugins(as_json: JsonOption = False) -> None:
+    """List the plugins of a suite by extension point."""
+    with Client() as client:
+        found = list(client.list("plugins", "plugins"))
+    if as_json:
+        out.print_json(json.dumps(found))
+        return
+    table = Table("plugin", "distribution", "version", "state", "reason")
+    for each in found:
+        state = each["state"].removeprefix("STATE_").lower()
+        table.add_row(
+            each["name"].removeprefix("plugins/"),
+            each["distribution"],
+            each["version"],
+            state,
+            each["reason"],
+        )
+    out.print(table)
+
+
+@plugins.command("check")
+def check_plugin(
+    name: Annotated[str, typer.Argument(help="Plugin, for example `detectors.psi`.")],
+) -> None:
+    """Load a plugin and run the checks of its extension point."""
+    with Client() as client:
+        answer = client.post(f"plugins/{name}:check")
+    for finding in answer["findings"]:
+        out.print(f"[red]-[/] {finding}")
+    if answer["findings"]:
+        raise typer.Exit(1)
+    out.print(f"[green]{name} is fine[/]")
+
+
 def main() -> None:
     """Runs the command and says in one line what went wrong."""
     try:

@@ -7,6 +7,7 @@ from datetime import timedelta
 
 from modelyard.events.v1 import events_pb2
 from modelyard.monitoring.v1 import monitoring_pb2_grpc
+from modelyard.plugins.v1 import plugins_pb2_grpc
 from pydantic import Field
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
@@ -31,6 +32,7 @@ from service_kit.channels import Peers
 from service_kit.clock import SystemClock
 from service_kit.database import make_engine, migrate, reading
 from service_kit.outbox import OutboxRelay
+from service_kit.plugin_api import PluginApi
 from service_kit.plugins import PluginCatalog
 from service_kit.server import Application, run
 from service_kit.settings import ServiceSettings
@@ -76,7 +78,8 @@ def build(settings: MonitorSettings) -> Application:
             (
                 monitoring_pb2_grpc.add_MonitoringServiceServicer_to_server,
                 MonitoringServicer(needs),
-            )
+            ),
+            (plugins_pb2_grpc.add_PluginServiceServicer_to_server, PluginApi(catalog)),
         ],
         background=[
             OutboxRelay(engine, outbox, streams),

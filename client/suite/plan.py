@@ -88,6 +88,7 @@ def plan(settings: SuiteSettings) -> list[ProcessSpec]:
 def shared_environment(settings: SuiteSettings) -> dict[str, str]:
     """Environment that every process of ours gets."""
     peers = {area: f"127.0.0.1:{settings.port + at}" for area, (_, at) in SERVICES.items()}
+    peers["plugins"] = peers["monitoring"]  # where most plugins, the detectors, live
     peers["gateway"] = f"127.0.0.1:{settings.port + GATEWAY_GRPC}"
     return {
         **os.environ,

@@ -39,7 +39,10 @@ def pipeline(**changes: Any) -> Pipeline:
             optional_features=("delay",),
             lookback=timedelta(days=90),
         ),
-        "checks": (DataCheck("row_count", "", {"min": 100}), DataCheck("null_share", "delay")),
+        "checks": (
+            DataCheck("row_count", "", {"min": 100}),
+            DataCheck("null_share", "delay", {"max": 0.5}),
+        ),
         "trainer": TrainerSpec("lightgbm", {"num_iterations": 20, "learning_rate": 0.1}, 2.0),
         "evaluation": EvaluationSpec("pr_auc", timedelta(days=14), ("carrier",), 200, refit=True),
         "gate": GateSpec(0.001, 0.9, (MetricBound("brier", maximum=0.3),), 0.2),

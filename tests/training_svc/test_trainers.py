@@ -83,9 +83,10 @@ def test_thresholds_are_rounded_down_and_nothing_else_is_changed() -> None:
     rounded = lightgbm.Booster(model_str=in_float32(booster.model_to_string()))
     assert np.array_equal(rounded.predict(inputs), booster.predict(inputs))
     before, after = booster.trees_to_dataframe(), rounded.trees_to_dataframe()
-    thresholds = after["threshold"].dropna().to_numpy()
+    exact = before["threshold"].dropna().to_numpy()
+    thresholds = after["threshold"].dropna().to_numpy()[exact < 1e300]
     assert (thresholds == thresholds.astype(np.float32)).all()
-    assert (thresholds <= before["threshold"].dropna().to_numpy()).all()
+    assert (thresholds <= exact[exact < 1e300]).all()
     assert after["value"].equals(before["value"])
 
 

@@ -45,9 +45,7 @@ def test_the_interval_is_that_of_scipy(metric: str) -> None:
         method="percentile",
         rng=np.random.default_rng(1),
     ).confidence_interval
-    ours = paired_bootstrap(
-        metric, labels, good, worse, resamples=2000, confidence=0.95, seed=2
-    )
+    ours = paired_bootstrap(metric, labels, good, worse, resamples=2000, confidence=0.95, seed=2)
     width = theirs.high - theirs.low
     assert ours.lower == pytest.approx(theirs.low, abs=0.1 * width)
     assert ours.upper == pytest.approx(theirs.high, abs=0.1 * width)

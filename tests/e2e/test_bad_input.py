@@ -1,0 +1,158 @@
+"""What callers get wrong, through the real gateway: a typed problem that names the field."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+
+from client.sdk import Client
+from examples.flights.definitions import ENDPOINT, MONITOR
+from examples.flights.story import Outcome
+from examples.flights.suite import Suite
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(280)]
+
+PREDICT = f"/v1/{ENDPOINT}:predict"
+INFER = "/v2/models/late-arrival/infer"
+FLIGHT: dict[str, Any] = {
+    "carrier": "UA",
+    "route": "EWR-IAH",
+    "origin": "EWR",
+    "tailnum": "N14228",
+    "hour": 5,
+    "weekday": 1,
+    "distance": 1400,
+}
+WHEN = "2013-07-01T12:00:00Z"
+
+
+def flight(**changes: Any) -> dict[str, Any]:
+    """The flight with changes; `None` leaves a field out."""
+    changed = {**FLIGHT, **changes}
+    return {name: value for name, value in changed.items() if value is not None}
+
+
+def body(*instances: Any) -> dict[str, Any]:
+    return {"instances": list(instances), "event_times": [WHEN] * len(instances)}
+
+
+@pytest.fixture(scope="module")
+def http(suite: Suite) -> httpx.Client:
+    key = suite.key_file.read_text().strip()
+    headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
+    return httpx.Client(base_url=suite.url, headers=headers, timeout=10)
+
+
+def check(answer: httpx.Response, status: int, reason: str, field: str) -> dict[str, Any]:
+    problem: dict[str, Any] = answer.json()
+    assert answer.headers["content-type"].startswith("application/problem+json")
+    assert (answer.status_code, problem["status"]) == (status, status), problem
+    assert problem["reason"] == reason
+    if field:
+        assert field in [each["field"] for each in problem["violations"]]
+    return problem
+
+
+@pytest.mark.parametrize(
+    ("instance", "status", "reason", "field"),
+    [
+        (flight(tailnum="N0SUCH"), 404, "ENTITY_NOT_FOUND", "instances[0].tailnum"),
+        (flight(carrier="??"), 404, "ENTITY_NOT_FOUND", "instances[0].carrier"),
+        (flight(distance=None), 400, "MISSING_FIELD", "instances[0].distance"),
+        (flight(carrier=None), 400, "MISSING_FIELD", "instances[0].carrier"),
+        (flight(hour="five"), 400, "WRONG_TYPE", "instances[0].hour"),
+        (flight(carrier=True), 400, "WRONG_TYPE", "instances[0].carrier"),
+        (flight(distance=1e300), 400, "OUT_OF_RANGE", "instances[0].distance"),
+    ],
+)  # fmt: skip
+def test_a_wrong_instance(
+    http: httpx.Client,
+    story: Outcome,
+    instance: dict[str, Any],
+    status: int,
+    reason: str,
+    field: str,
+) -> None:
+    problem = check(http.post(PREDICT, json=body(instance)), status, reason, field)
+    for value in ("N0SUCH", "five", "??"):
+        assert value not in str(problem), "a problem must not echo what was given"
+
+
+def test_optional_entities_may_be_unknown_only_where_the_model_allows_it(
+    http: httpx.Client, story: Outcome
+) -> None:
+    # The model takes NaN for the weather; the delays of an unknown origin are required.
+    answer = http.post(PREDICT, json=body(flight(origin="XXX")))
+    check(answer, 404, "ENTITY_NOT_FOUND", "instances[0].origin")
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
+def test_numbers_that_are_none(http: httpx.Client, story: Outcome, number: str) -> None:
+    text = f'{{"instances": [{{"carrier": "UA", "distance": {number}}}]}}'
+    answer = http.post(PREDICT, content=text)
+    assert answer.status_code == 400
+    assert answer.json()["reason"] in ("NOT_FINITE", "INVALID_JSON", "MALFORMED_JSON")
+
+
+def test_one_bad_instance_refuses_all_and_names_its_place(
+    http: httpx.Client, story: Outcome
+) -> None:
+    answer = http.post(PREDICT, json=body(FLIGHT, flight(hour="x"), flight(weekday=None)))
+    problem = check(answer, 400, "WRONG_TYPE", "instances[1].hour")
+    assert "instances[2].weekday" in [each["field"] for each in problem["violations"]]
+
+
+def test_unknown_endpoints(http: httpx.Client, story: Outcome) -> None:
+    answer = http.post("/v1/endpoints/no-such:predict", json=body(FLIGHT))
+    check(answer, 404, "ENDPOINT_NOT_FOUND", "endpoint")
+    tensor = {"name": "hour", "datatype": "FP64", "shape": [1], "data": [5]}
+    answer = http.post("/v2/models/no-such/infer", json={"inputs": [tensor]})
+    assert answer.status_code == 404
+
+
+def test_bad_tensors(http: httpx.Client, story: Outcome) -> None:
+    tensor = {"name": "hour", "datatype": "FP64", "shape": [2], "data": [5.0]}
+    check(http.post(INFER, json={"inputs": [tensor]}), 400, "WRONG_SHAPE", "inputs[0].shape")
+
+
+@pytest.mark.parametrize("key", ["", "Bearer myk_no.such", "Basic abc"])
+def test_a_bad_key(suite: Suite, story: Outcome, key: str) -> None:
+    headers = {"authorization": key} if key else {}
+    answer = httpx.post(f"{suite.url}{PREDICT}", json=body(FLIGHT), headers=headers)
+    assert answer.status_code == 401
+    assert answer.json()["status"] == 401
+    assert "www-authenticate" in answer.headers
+
+
+def test_a_wrong_outcome_names_its_place(http: httpx.Client, story: Outcome) -> None:
+    outcomes = [{"prediction_id": "p", "value": 1}, {"prediction_id": "", "value": 1}]
+    answer = http.post("/v1/outcomes", json={"outcomes": outcomes})
+    check(answer, 400, "INVALID_OUTCOME", "outcomes[1].prediction_id")
+
+
+def test_a_refused_request_leaves_no_trace(
+    http: httpx.Client, client: Client, story: Outcome
+) -> None:
+    before = logged(client)
+    for _ in range(5):
+        http.post(PREDICT, json=body(FLIGHT, flight(hour="x")))
+    good = http.post(PREDICT, json=body(FLIGHT))
+    assert good.status_code == 200
+    until_logged(client, before + 1)
+
+
+def logged(client: Client) -> int:
+    report = client.get(f"{MONITOR}/performance", group_by="MONTH")
+    return sum(int(each["row_count"]) for each in report["windows"])
+
+
+def until_logged(client: Client, wanted: int) -> None:
+    import time
+
+    deadline = time.monotonic() + 10
+    while (found := logged(client)) < wanted and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(0.5)  # a row too many would come now
+    assert found == wanted == logged(client)
