@@ -1,3 +1,3 @@
 """Fixtures for the whole suite of tests."""
 
-pytest_plugins = ["tests.fixtures"]
+pytest_plugins = ["tests.e2e.fixtures", "tests.fixtures"]

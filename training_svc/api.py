@@ -102,7 +102,7 @@ class TrainingApi(training_pb2_grpc.TrainingServiceServicer):
             window_end=to.moment(request, "window_end"),
             window_start=to.moment(request, "window_start"),
             trigger=to.trigger_from_message(request.trigger),
-            trainer_config=to.struct(request.trainer_config),
+            trainer_config=to.struct(request.trainer_config, "trainer_config"),
         )
         return self._start(request, pipeline_id, wanted)
 

@@ -49,17 +49,20 @@ def pipeline_from_message(pipeline_id: str, message: pb.Pipeline) -> Pipeline:
         model=message.model,
         data=_data_from(message.data),
         checks=tuple(
-            DataCheck(each.validator, each.column, struct(each.config)) for each in message.checks
+            DataCheck(
+                each.validator, each.column, struct(each.config, f"pipeline.checks[{at}].config")
+            )
+            for at, each in enumerate(message.checks)
         ),
         trainer=TrainerSpec(
             message.trainer.trainer,
-            struct(message.trainer.config),
+            struct(message.trainer.config, "pipeline.trainer.config"),
             message.trainer.cpus or 1.0,
             message.trainer.gpus,
         ),
         evaluation=EvaluationSpec(
             primary_metric=message.evaluation.primary_metric or "pr_auc",
-            holdout=_span(message.evaluation, "holdout"),
+            holdout=_span(message.evaluation, "holdout", "pipeline.evaluation"),
             segments=tuple(message.evaluation.segments),
             resamples=message.evaluation.resamples or 500,
             refit=message.evaluation.refit,
@@ -82,7 +85,7 @@ def _data_from(message: pb.DataSpec) -> DataSpec:
         request_features=tuple(message.request_features),
         categorical_features=tuple(message.categorical_features),
         optional_features=tuple(message.optional_features),
-        lookback=_span(message, "lookback"),
+        lookback=_span(message, "lookback", "pipeline.data"),
     )
 
 
@@ -228,7 +231,7 @@ def _set_times(message: Message, times: Mapping[str, datetime | None]) -> None:
             getattr(message, name).FromDatetime(when)
 
 
-def struct(message: Any) -> dict[str, Any]:
+def struct(message: Any, field: str) -> dict[str, Any]:
     """Reads a `Struct`; its whole numbers are integers, as JSON numbers are all floats there.
 
     Raises:
@@ -237,7 +240,7 @@ def struct(message: Any) -> dict[str, Any]:
     try:
         plain: dict[str, Any] = _whole(json_format.MessageToDict(message))
     except ValueError as error:  # NaN and infinity are no JSON
-        raise InvalidArgument("NOT_FINITE", "numbers must be finite", field="config") from error
+        raise InvalidArgument("NOT_FINITE", "numbers must be finite", field=field) from error
     return plain
 
 
@@ -249,11 +252,11 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _span(message: Any, field: str) -> timedelta | None:
+def _span(message: Any, field: str, path: str) -> timedelta | None:
     if not message.HasField(field):
         return None
     try:
         found: timedelta = getattr(message, field).ToTimedelta()
     except (OverflowError, ValueError) as error:
-        raise InvalidArgument("OUT_OF_RANGE", "is no duration", field=field) from error
+        raise InvalidArgument("OUT_OF_RANGE", "is no duration", field=f"{path}.{field}") from error
     return found

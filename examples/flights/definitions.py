@@ -80,7 +80,7 @@ class Pace:
 
     Attributes:
         persistence: Weeks in which a feature must drift before it is alerted; of one week more.
-        cooldown: Least event time between two retrainings.
+        cooldown: Least event time between two retrainings, and between two notices of a drift.
         budget: Most retrainings in 120 days of event time.
         step_samples: Labelled predictions of each step of a rollout.
         max_samples: Labelled predictions after which an undecided rollout is rolled back.
@@ -267,10 +267,16 @@ def monitor(training_set: str, pace: Pace) -> Json:
         "persistence": pace.persistence,
         "persistence_of": pace.persistence + 1,
         "policies": [
-            {"severity": "SEVERITY_WARNING", "response": "RESPONSE_NOTIFY", "sink": "log"},
+            {
+                "severity": "SEVERITY_WARNING",
+                "response": "RESPONSE_NOTIFY",
+                "sink": "log",
+                "cooldown": _seconds(pace.cooldown),
+            },
             {
                 "severity": "SEVERITY_CRITICAL",
                 "response": "RESPONSE_EVALUATE",
+                "cooldown": _seconds(pace.cooldown),
             },
             {
                 "severity": "SEVERITY_CRITICAL",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from types import TracebackType
@@ -83,6 +83,7 @@ class Traffic:
         self._ledger = ledger
         self._unsent: dict[str, list[pd.DataFrame]] = {}
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="replay")
+        self._reporting: list[Future[None]] = []
 
     def __enter__(self) -> Self:
         return self
@@ -96,14 +97,24 @@ class Traffic:
         self._pool.shutdown(cancel_futures=True)
 
     def serve(self, tick: Tick) -> None:
-        """Pushes features, asks for predictions, reports outcomes, in this order."""
+        """Pushes features, asks for predictions, reports outcomes, in this order.
+
+        The report goes on beside what follows, as nobody waits for it.
+        """
         for name, rows in tick.features.items():
             self._unsent.setdefault(name, []).append(rows)
         if len(tick.requests):  # nobody reads what is pushed in the dead of the night
             self._push()
             self._predict(tick.requests)
         if len(tick.outcomes):
-            self._report(tick.outcomes)
+            self.finish()
+            self._reporting = [self._pool.submit(self._report, tick.outcomes)]
+
+    def finish(self) -> None:
+        """Waits until the last report has arrived."""
+        reports, self._reporting = self._reporting, []
+        for report in reports:
+            report.result()
 
     def _push(self) -> None:
         tables = {name: newest(name, parts) for name, parts in self._unsent.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -54,7 +55,7 @@ class Script:
     start: datetime = datetime(2013, 4, 1, tzinfo=UTC)
     end: datetime = datetime(2013, 9, 1, tzinfo=UTC)
     sample: float = 0.3
-    step: timedelta = timedelta(hours=2)
+    step: timedelta = timedelta(hours=3)
     fault_by: datetime = datetime(2013, 8, 1, tzinfo=UTC)
     pace: Pace = field(default_factory=Pace)
 
@@ -210,6 +211,7 @@ class Story:
                 done = len(ledger.asked)
                 bar.update(task, completed=done, description=f"{tick.time:%-d %b}")
                 self._react(tick, history)
+            traffic.finish()
         self._hear_the_end()
 
     def summarize(self) -> None:
@@ -313,7 +315,12 @@ class Story:
         self.console.print(f"  {text}", style=style, markup=False, highlight=False)
 
     def _say(self, kind: str, text: str) -> None:
-        when = f"{self.now:%-d %b}" if self.outcome.first_run else ""
-        indent = "    " if kind == "step" else "  "
-        line = f"{indent}{when:>6}  {text}" if when else f"{indent}{text}"
-        self.console.print(line, style=STYLES[kind], markup=False, highlight=False)
+        when = f"{self.now:%-d %b}" if self.outcome.first_run and kind != "step" else ""
+        indent = f"  {when:>6}  " if self.outcome.first_run else "  "
+        lines = textwrap.fill(
+            text,
+            self.console.width - 1,
+            initial_indent=f"{indent}  " if kind == "step" else indent,
+            subsequent_indent=" " * (len(indent) + 4),
+        )
+        self.console.print(lines, style=STYLES[kind], markup=False, highlight=False)

@@ -16,7 +16,7 @@ Json = dict[str, Any]
 Say = Callable[[str, str], None]
 """Is told of each thing that happens: a kind and a text."""
 
-POLL = 0.4
+POLL = 0.5
 NOT_FOUND = 404
 UNDER_WAY = frozenset({"STATE_QUEUED", "STATE_RUNNING"})
 ENDED_ROLLOUT = frozenset({"STATE_PROMOTED", "STATE_ROLLED_BACK", "STATE_ABORTED", "STATE_FAILED"})
@@ -135,7 +135,8 @@ class Watch:
                 self._say("step", f"{mark} {step['step']:<9} {took:>7}  {step['detail']}")
         if run["state"] not in UNDER_WAY and self._seen.states[name] != run["state"]:
             self._seen.states[name] = run["state"]
-            self._say("run", f"{short(name)} {word(run['state']).lower()}: {run['reason']}")
+            reason = run["reason"].partition("; ")[0]
+            self._say("run", f"{short(name)} {word(run['state']).lower()}: {reason}")
 
     def _tell_rollout(self, rollout: Json) -> None:
         name, events = rollout["name"], rollout["events"]

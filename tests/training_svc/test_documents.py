@@ -164,7 +164,7 @@ def test_defaults_are_filled_in() -> None:
 def test_whole_numbers_of_a_config_are_integers() -> None:
     config = struct_pb2.Struct()
     config.update({"leaves": 31, "rate": 0.5, "deep": {"list": [1, 2.5]}})
-    found = to.struct(config)
+    found = to.struct(config, "config")
     assert found == {"leaves": 31, "rate": 0.5, "deep": {"list": [1, 2.5]}}
     assert isinstance(found["leaves"], int)
 
@@ -174,7 +174,7 @@ def test_numbers_that_are_none_are_refused(value: float) -> None:
     config = struct_pb2.Struct()
     config.update({"rate": value})
     with pytest.raises(InvalidArgument):
-        to.struct(config)
+        to.struct(config, "config")
 
 
 def test_times_that_are_none_are_refused() -> None:
