@@ -13,7 +13,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
-class StubsHook(BuildHookInterface):
+class StubsHook(BuildHookInterface):  # type: ignore[misc]
     """Runs `contracts.generate` from the source tree and packs what it made."""
 
     PLUGIN_NAME = "custom"

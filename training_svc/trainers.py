@@ -170,7 +170,15 @@ def _booster_to_onnx(booster: Any, width: int) -> bytes:
         target_opset=ONNX_OPSET,
         zipmap=False,
     )
-    serialized: bytes = graph.SerializeToString()
+    return _canonical(graph)
+
+
+def _canonical(graph: Any) -> bytes:
+    """The same bytes for the same graph: converters list the operator sets in any order."""
+    sets = sorted(graph.opset_import, key=lambda each: str(each.domain))
+    del graph.opset_import[:]
+    graph.opset_import.extend(sets)
+    serialized: bytes = graph.SerializeToString(deterministic=True)
     return serialized
 
 
@@ -217,7 +225,7 @@ class Logistic(Trainer):
         )
         return Fitted(
             runtime="onnx",
-            model=graph.SerializeToString(),
+            model=_canonical(graph),
             model_format="onnx",
             files={},
             importance=np.abs(model[-1].coef_[0]).tolist(),

@@ -75,7 +75,7 @@ def test_what_a_trainer_refuses_comes_back_typed(alone: RayJobs) -> None:
     with pytest.raises(FailedPrecondition) as error:
         fit(alone, TrainerSpec("lightgbm", {"num_leaves": 1}))
     assert error.value.reason == "PLUGIN_CONFIG_INVALID"
-    with pytest.raises(FailedPrecondition, match="failed with ValueError"):
+    with pytest.raises(FailedPrecondition, match="failed with LightGBMError"):
         alone.fit(QUICK, np.zeros((3, 2), np.float32), np.zeros(4), ["a"], 0, go_on)
 
 
