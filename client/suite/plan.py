@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from client.suite.warden import MARK
+
 SERVICES: Mapping[str, tuple[str, int]] = {
     "registry": ("registry_svc", 21),
     "features": ("feature_svc", 22),
@@ -33,6 +35,7 @@ class SuiteSettings:
     database_url: str = ""
     redis_url: str = ""
     cpus: int = field(default_factory=lambda: os.cpu_count() or 2)
+    suite_id: str = field(default_factory=lambda: secrets.token_hex(16))
 
     @property
     def url(self) -> str:
@@ -92,6 +95,7 @@ def shared_environment(settings: SuiteSettings) -> dict[str, str]:
     peers["gateway"] = f"127.0.0.1:{settings.port + GATEWAY_GRPC}"
     return {
         **os.environ,
+        MARK: settings.suite_id,
         "MODELYARD_HOME": str(settings.home),
         "MODELYARD_PEERS": json.dumps(peers),
         "MODELYARD_REDIS_URL": settings.redis_url or embedded_redis_url(settings),
@@ -162,7 +166,8 @@ def valkey(settings: SuiteSettings) -> ProcessSpec:
         f"bind 127.0.0.1\nport {port}\ndir {data}\nappendonly yes\nsave ''\n"
         f"requirepass {secret_file(settings.keys('valkey.password'))}\n"
     )
-    return ProcessSpec("valkey", (str(valkey_binary()), str(config)), os.environ, port)
+    environment = {**os.environ, MARK: settings.suite_id}
+    return ProcessSpec("valkey", (str(valkey_binary()), str(config)), environment, port)
 
 
 def valkey_binary() -> Path:

@@ -15,6 +15,7 @@ from types import FrameType
 from client.errors import ModelyardError
 from client.suite.plan import SERVICES, ProcessSpec, SuiteSettings, plan
 from client.suite.processes import Child
+from client.suite.warden import Warden
 
 READY_TIMEOUT = 120.0
 STOP_TIMEOUT = 10.0
@@ -36,6 +37,7 @@ class Supervisor:
         self.children = [
             Child(spec, settings.home / "logs" / f"{spec.name}.log") for spec in plan(settings)
         ]
+        self._warden = Warden(settings.suite_id)
         self._stop_asked = False
 
     @property
@@ -54,6 +56,7 @@ class Supervisor:
         """
         began = time.monotonic()
         check_ports([child.spec for child in self.children])
+        self._warden.start()
         for child in self.children:
             child.start()
         self._write_state()
@@ -97,6 +100,7 @@ class Supervisor:
                 child.ask_to_stop()
             for child in group:
                 child.stop(deadline)
+        self._warden.stop()
         self.state_file.unlink(missing_ok=True)
 
     def on_signal(self) -> None:

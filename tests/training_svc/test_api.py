@@ -43,21 +43,23 @@ def refused(kind: type[DomainError], reason: str, field: str | None = None) -> I
 
 def create(training: Stub, pipeline_id: str = "late", **changes: Any) -> pb.Pipeline:
     message = pipeline_to_message(pipeline(**changes))
-    return training.CreatePipeline(
-        pb.CreatePipelineRequest(pipeline_id=pipeline_id, pipeline=message)
-    )
+    request = pb.CreatePipelineRequest(pipeline_id=pipeline_id, pipeline=message)
+    made: pb.Pipeline = training.CreatePipeline(request)
+    return made
 
 
 def ask(training: Stub, request_id: str = "") -> pb.PipelineRun:
     request = pb.RunPipelineRequest(pipeline=NAME, request_id=request_id)
     request.window_end.FromDatetime(WHEN)
-    return training.RunPipeline(request)
+    run: pb.PipelineRun = training.RunPipeline(request)
+    return run
 
 
 def wait(training: Stub, name: str, seconds: float = 30) -> pb.PipelineRun:
     request = pb.WaitPipelineRunRequest(name=name)
     request.timeout.FromMilliseconds(int(seconds * 1000))
-    return training.WaitPipelineRun(request, timeout=seconds + 10)
+    run: pb.PipelineRun = training.WaitPipelineRun(request, timeout=seconds + 10)
+    return run
 
 
 def test_migrations_make_the_tables_of_the_models(sql_engine: Engine) -> None:

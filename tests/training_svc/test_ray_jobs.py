@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import numpy as np
@@ -142,10 +142,8 @@ def ray_address(monkeypatch_module: pytest.MonkeyPatch) -> Iterator[str]:
         try:
             head.wait(20)
         finally:
-            try:
+            with suppress(ProcessLookupError):
                 os.killpg(head.pid, 9)
-            except ProcessLookupError:
-                pass
             shutil.rmtree(folder, ignore_errors=True)
 
 

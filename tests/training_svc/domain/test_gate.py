@@ -139,7 +139,7 @@ def test_bounds_hold_whatever_is_gained() -> None:
 
 
 def test_no_segment_may_pay_for_the_others() -> None:
-    labels, good, worse = world(4000)
+    labels, good, _ = world(4000)
     carrier = np.where(np.arange(4000) < 1000, "UA", "AA")
     # Better for three quarters of the rows, and much worse for the rest.
     challenger = np.where(carrier == "UA", 1 - good, good)
