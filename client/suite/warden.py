@@ -18,7 +18,7 @@ from pathlib import Path
 MARK = "MODELYARD_SUITE_ID"
 """Environment variable that all processes of a suite share; each start has a value of its own."""
 SWEEP_SECONDS = 15.0
-CALM_SECONDS = 1.0
+CALM_SECONDS = 0.5
 POLL = 0.1
 
 

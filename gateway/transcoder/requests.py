@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -17,6 +19,7 @@ from service_kit.errors import InvalidArgument
 
 _KEY = re.compile(r"[A-Za-z0-9._:~+/=-]{1,128}")
 _FIELD_PATH = re.compile(r"[A-Za-z][A-Za-z0-9_]*(\.[A-Za-z][A-Za-z0-9_]*){0,7}")
+_FIELD_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _TEXT_TYPES = frozenset(
     f"google.protobuf.{name}" for name in ("Timestamp", "Duration", "FieldMask")
 )
@@ -29,14 +32,44 @@ def parse_json(body: bytes) -> Any:
     """The JSON value of a body; an empty body is an empty object.
 
     Raises:
-        InvalidArgument: `MALFORMED_JSON`, also for NaN, infinities and lone surrogates.
+        InvalidArgument: `NOT_FINITE` naming the field of a NaN or an infinity, else
+            `MALFORMED_JSON`, also for lone surrogates.
     """
     if not body:
         return {}
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError:
-        raise InvalidArgument("MALFORMED_JSON", "the body is not valid JSON") from None
+        field = _not_finite(body)
+    if field is not None:
+        raise InvalidArgument("NOT_FINITE", "must be a finite number", field=field)
+    raise InvalidArgument("MALFORMED_JSON", "the body is not valid JSON")
+
+
+def _not_finite(body: bytes) -> str | None:
+    """The path of the first NaN or infinity in a body that is no JSON for nothing else."""
+    try:
+        return _first_not_finite(json.loads(body), "")
+    except (ValueError, RecursionError):
+        return None
+
+
+def _first_not_finite(value: Any, path: str) -> str | None:
+    if isinstance(value, float):
+        return None if math.isfinite(value) else path
+    if isinstance(value, dict):
+        below = ((each, _below(path, key)) for key, each in value.items())
+    elif isinstance(value, list):
+        below = ((each, f"{path}[{index}]") for index, each in enumerate(value))
+    else:
+        return None
+    found = (_first_not_finite(each, where) for each, where in below)
+    return next((where for where in found if where is not None), None)
+
+
+def _below(path: str, key: str) -> str:
+    shown = key if _FIELD_NAME.fullmatch(key) else "?"
+    return f"{path}.{shown}" if path else shown
 
 
 def build_request(

@@ -26,6 +26,7 @@ from tests.e2e.fixtures import (
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(200)]
 
 READY_SECONDS = 45.0
+LOG = "launcher.log"
 SERVICES = ("registry", "features", "training", "serving", "monitoring", "experiments")
 
 Launched = tuple["subprocess.Popen[bytes]", Path, int]
@@ -36,7 +37,7 @@ def launched() -> Iterator[Launched]:
     with temporary_home() as home:
         home.mkdir(parents=True)
         port = free_base_port()
-        launcher = launch("up", "--home", str(home), "--port", str(port))
+        launcher = launch(home, "up", "--home", str(home), "--port", str(port))
         try:
             yield launcher, home, port
         finally:
@@ -45,13 +46,14 @@ def launched() -> Iterator[Launched]:
             left_behind(home, port)
 
 
-def launch(*arguments: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "client.cli", *arguments],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+def launch(home: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    with (home / LOG).open("wb") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", "client.cli", *arguments],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
 
 
 def until(condition: Callable[[], bool], seconds: float) -> None:
@@ -61,13 +63,15 @@ def until(condition: Callable[[], bool], seconds: float) -> None:
         time.sleep(0.1)
 
 
-def ready(port: int) -> bool:
-    return all(gateway_readiness(f"http://127.0.0.1:{port}").values())
+def ready(home: Path, port: int) -> bool:
+    """Whether the gateway says that all is ready and the launcher has said so."""
+    said = "ready after" in (home / LOG).read_text()
+    return said and all(gateway_readiness(f"http://127.0.0.1:{port}").values())
 
 
 def test_up_and_down(launched: Launched) -> None:
     launcher, home, port = launched
-    until(lambda: ready(port), READY_SECONDS)
+    until(lambda: ready(home, port), READY_SECONDS)
     answer = httpx.get(f"http://127.0.0.1:{port}/readyz").json()
     assert set(SERVICES) <= set(answer["dependencies"])
     state = json.loads((home / "run" / "suite.json").read_text())
@@ -82,7 +86,7 @@ def test_up_and_down(launched: Launched) -> None:
         [sys.executable, "-m", "client.cli", "down", "--home", str(home)], check=False, timeout=30
     )
     assert down.returncode == 0
-    assert launcher.wait(5) == 0
+    assert launcher.wait(5) == 0, (home / LOG).read_text()
     assert left_behind(home, port) == []
 
 
@@ -96,7 +100,7 @@ def test_ctrl_c_while_it_starts(launched: Launched) -> None:
 
 def test_kill_9_of_the_launcher(launched: Launched) -> None:
     launcher, home, port = launched
-    until(lambda: ready(port), READY_SECONDS)
+    until(lambda: ready(home, port), READY_SECONDS)
     assert len(processes_of(home)) > len(SERVICES)
     os.kill(launcher.pid, signal.SIGKILL)
     launcher.wait()

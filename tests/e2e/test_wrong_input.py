@@ -58,10 +58,10 @@ def check(answer: httpx.Response, status: int, reason: str, field: str) -> dict[
 @pytest.mark.parametrize(
     ("instance", "status", "reason", "field"),
     [
-        (flight(tailnum="N0SUCH"), 404, "ENTITY_NOT_FOUND", "instances[0].tailnum"),
+        (flight(origin="XXX"), 404, "ENTITY_NOT_FOUND", "instances[0].origin"),
         (flight(carrier="??"), 404, "ENTITY_NOT_FOUND", "instances[0].carrier"),
-        (flight(distance=None), 400, "MISSING_FIELD", "instances[0].distance"),
-        (flight(carrier=None), 400, "MISSING_FIELD", "instances[0].carrier"),
+        (flight(distance=None), 400, "FIELD_MISSING", "instances[0].distance"),
+        (flight(carrier=None), 400, "FIELD_MISSING", "instances[0].carrier"),
         (flight(hour="five"), 400, "WRONG_TYPE", "instances[0].hour"),
         (flight(carrier=True), 400, "WRONG_TYPE", "instances[0].carrier"),
         (flight(distance=1e300), 400, "OUT_OF_RANGE", "instances[0].distance"),
@@ -76,24 +76,23 @@ def test_a_wrong_instance(
     field: str,
 ) -> None:
     problem = check(http.post(PREDICT, json=body(instance)), status, reason, field)
-    for value in ("N0SUCH", "five", "??"):
+    for value in ("XXX", "five", "??"):
         assert value not in str(problem), "a problem must not echo what was given"
 
 
-def test_optional_entities_may_be_unknown_only_where_the_model_allows_it(
-    http: httpx.Client, story: Outcome
-) -> None:
-    # The model takes NaN for the weather; the delays of an unknown origin are required.
-    answer = http.post(PREDICT, json=body(flight(origin="XXX")))
-    check(answer, 404, "ENTITY_NOT_FOUND", "instances[0].origin")
+def test_what_the_model_may_do_without_may_be_unknown(http: httpx.Client, story: Outcome) -> None:
+    asked = {**body(flight(tailnum="N0SUCH")), "return_features": True}
+    answer = http.post(PREDICT, json=asked)
+    assert answer.status_code == 200
+    features = answer.json()["predictions"][0]["features"]
+    assert features["last_arrival_delay"] is None
+    assert features["mean_delay_7d"] is not None
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
 def test_numbers_that_are_none(http: httpx.Client, story: Outcome, number: str) -> None:
     text = f'{{"instances": [{{"carrier": "UA", "distance": {number}}}]}}'
-    answer = http.post(PREDICT, content=text)
-    assert answer.status_code == 400
-    assert answer.json()["reason"] in ("NOT_FINITE", "INVALID_JSON", "MALFORMED_JSON")
+    check(http.post(PREDICT, content=text), 400, "NOT_FINITE", "instances[0].distance")
 
 
 def test_one_bad_instance_refuses_all_and_names_its_place(

@@ -198,8 +198,8 @@ def test_bad_input_is_refused_by_name(
 @pytest.mark.parametrize(
     ("content", "status", "reason"),
     [
-        (b'{"instances": [{"carrier": NaN}]}', 400, "MALFORMED_JSON"),
-        (b'{"instances": [{"distance": 1e999}]}', 400, "MALFORMED_JSON"),
+        (b'{"instances": [{"carrier": NaN}]}', 400, "NOT_FINITE"),
+        (b'{"instances": [{"distance": 1e999}]}', 400, "NOT_FINITE"),
         (b'{"instances": [{"carrier": "\\ud800"}]}', 400, "MALFORMED_JSON"),
         (b"[" * 5_000, 400, "MALFORMED_JSON"),
         (b"x" * 50_001, 413, "BODY_TOO_LARGE"),

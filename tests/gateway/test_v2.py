@@ -64,6 +64,19 @@ def test_tensors_by_name(late: Suite) -> None:
     assert ",".join(batch.prediction_ids) == body["parameters"]["prediction_ids"]
 
 
+def test_an_event_time_may_be_given(late: Suite) -> None:
+    when = {"event_time": "2013-06-03T12:00:00Z"}
+    answer = late.post(INFER, {"inputs": GOOD, "parameters": when})
+    assert answer.status_code == 200, answer.text
+    late.settle()
+    (batch,) = late.logged("predictions", events_pb2.PredictionBatch)
+    assert list(batch.event_times_us) == [1_370_260_800_000_000] * 2
+    answer = late.post(INFER, {"inputs": GOOD, "parameters": {"event_time": "noon"}})
+    problem = answer.json()
+    assert (answer.status_code, problem["reason"]) == (400, "INVALID_FORMAT")
+    assert problem["violations"][0]["field"] == "parameters.event_time"
+
+
 def test_a_version_may_be_named(late: Suite) -> None:
     answer = late.post("/v2/models/late/versions/2/infer", {"inputs": GOOD})
     assert answer.json()["outputs"][0]["data"] == [5.0, 5.0]

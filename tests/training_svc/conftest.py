@@ -17,6 +17,12 @@ from training_svc import __main__ as main
 
 
 @pytest.fixture
+def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves the drawing out, which takes most of the time of a small run."""
+    monkeypatch.setattr("training_svc.plots.evaluation_plots", lambda *_: {})
+
+
+@pytest.fixture
 def world(tmp_path: Path) -> World:
     """The other services, in a folder."""
     return World(tmp_path / "world")
@@ -24,7 +30,7 @@ def world(tmp_path: Path) -> World:
 
 @pytest.fixture
 def training(
-    sql_url: str, tmp_path: Path, world: World, monkeypatch: pytest.MonkeyPatch
+    sql_url: str, tmp_path: Path, world: World, no_plots: None, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[training_pb2_grpc.TrainingServiceStub]:
     """A stub of a training service that runs in this process, its steps over the world."""
     monkeypatch.setattr("service_kit.durable.engine.QUEUE_POLL_S", 0.1)

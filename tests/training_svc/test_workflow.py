@@ -104,7 +104,7 @@ def closing_engine(url: str) -> Any:
 
 
 @pytest.fixture
-def suite(sql_url: str, tmp_path: Path) -> Iterator[Suite]:
+def suite(sql_url: str, tmp_path: Path, no_plots: None) -> Iterator[Suite]:
     made = Suite(sql_url, tmp_path / "world")
     made.up()
     yield made
