@@ -12,6 +12,9 @@ from service_kit.errors import Unavailable
 from training_svc.domain.pipelines import PipelineRun
 
 RUN_TAG = "modelyard.run"
+KIND = {"mlflow.experimentKind": "custom_model_development"}
+"""Has the UI show runs of training, not traces of a language model."""
+
 HTTP_TIMEOUT_S = "20"
 HTTP_RETRIES = "3"
 
@@ -70,7 +73,7 @@ class MlflowTracking:
 
     def _find_or_create(self, client: Any, experiment: str, run: PipelineRun, now: int) -> str:
         known = client.get_experiment_by_name(experiment)
-        place = known.experiment_id if known else client.create_experiment(experiment)
+        place = known.experiment_id if known else client.create_experiment(experiment, tags=KIND)
         found = client.search_runs([place], f"tags.`{RUN_TAG}` = '{run.id}'", max_results=1)
         if found:
             return str(found[0].info.run_id)

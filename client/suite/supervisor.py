@@ -58,7 +58,7 @@ class Supervisor:
         check_ports([child.spec for child in self.children])
         self._warden.start()
         for child in self.children:
-            child.start()
+            self._start(child)
         self._write_state()
         while True:
             ready = self._readiness()
@@ -87,7 +87,7 @@ class Supervisor:
         """
         due = [child for child in self.children if child.ended() and child.restart_due()]
         for child in due:
-            child.start()
+            self._start(child)
         return bool(due)
 
     def stop(self) -> None:
@@ -107,6 +107,10 @@ class Supervisor:
         """Lets SIGINT and SIGTERM end `watch`."""
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self._ask_to_stop)
+
+    def _start(self, child: Child) -> None:
+        child.start()
+        self._warden.note(child.pid)
 
     def _ask_to_stop(self, _number: int, _frame: FrameType | None) -> None:
         self._stop_asked = True

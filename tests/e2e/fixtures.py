@@ -81,6 +81,7 @@ def free_base_port() -> int:
 def listens(port: int) -> bool:
     """Whether something listens on a local port."""
     with closing(socket.socket()) as probe:
+        probe.settimeout(0.5)
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
