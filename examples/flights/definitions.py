@@ -258,7 +258,6 @@ def monitor(training_set: str, pace: Pace) -> Json:
     return {
         "endpoint": ENDPOINT,
         "reference_training_set": training_set,
-        "follow_champion": True,
         "features": list(MODEL_FEATURES),
         "detectors": [{"detector": "psi"}, {"detector": "ks", "config": {"threshold": 0.2}}],
         "window": _seconds(timedelta(days=7)),
