@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
 import time
@@ -9,8 +10,9 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from opentelemetry.trace import SpanKind
+from prometheus_client import Counter, Histogram
 
-from gateway.http import REQUEST_ID, ROUTE, Receive, Scope, Send, header, problem_reply
+from gateway.http import BEGAN, REQUEST_ID, ROUTE, Receive, Scope, Send, header, problem_reply
 from service_kit import metrics, telemetry
 from service_kit.errors import DomainError, Internal, InvalidArgument, Unavailable
 from service_kit.ids import uuid7_str
@@ -18,7 +20,9 @@ from service_kit.ids import uuid7_str
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_MOST_HEADER_BYTES = 32 * 1024
+MOST_HEADER_BYTES = 32 * 1024
+#: Header of every answer.
+NOSNIFF = (b"x-content-type-options", b"nosniff")
 _UNROUTED = "unrouted"
 _API = ("/v1/", "/v2")
 _PROBES = "/v2/health/"
@@ -48,11 +52,7 @@ class Front:
         self._pages = pages
         self._most = most
         self._count = 0
-
-    @property
-    def under_way(self) -> int:
-        """Number of requests under way."""
-        return self._count
+        _in_flight.set_function(lambda: self._count)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
@@ -62,21 +62,27 @@ class Front:
         if scope["type"] != "http":
             await self._pages(scope, receive, send)
             return
-        given = header(scope, b"x-request-id")
-        scope[REQUEST_ID] = given if _REQUEST_ID.fullmatch(given) else uuid7_str()
-        started = time.perf_counter()
+        scope[REQUEST_ID] = request_id_of(header(scope, b"x-request-id"))
+        began: float = scope.setdefault(BEGAN, time.monotonic())
         answer = _Answer(send, scope[REQUEST_ID])
         self._count += 1
-        _in_flight.set(self._count)
         try:
             await self._in_span(scope, receive, answer)
         finally:
             self._count -= 1
-            _in_flight.set(self._count)
-            route = scope.get(ROUTE, _UNROUTED)
             method = scope["method"] if scope["method"] in _METHODS else "OTHER"
-            _total.labels(route, method, str(answer.status)).inc()
-            _seconds.labels(route).observe(time.perf_counter() - started)
+            observe(scope.get(ROUTE, _UNROUTED), method, answer.status, began)
+
+    def enter(self) -> bool:
+        """Count a request that comes by a faster way; false when there are too many."""
+        if self._count >= self._most:
+            return False
+        self._count += 1
+        return True
+
+    def leave(self) -> None:
+        """The other end of `enter`."""
+        self._count -= 1
 
     async def _in_span(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
         carried = header(scope, b"traceparent")
@@ -107,11 +113,28 @@ class Front:
             await answer.fail(Internal("INTERNAL", "internal error"))
 
 
+def request_id_of(given: str) -> str:
+    """The id of a request: the caller's when it is one, else a new one."""
+    return given if given and _REQUEST_ID.fullmatch(given) else uuid7_str()
+
+
+def observe(route: str, method: str, status: int, began: float) -> None:
+    """Count an answer that is out, by the monotonic time when its request came."""
+    total, seconds = _series(route, method, status)
+    total.inc()
+    seconds.observe(time.monotonic() - began)
+
+
+@functools.lru_cache(maxsize=4_096)
+def _series(route: str, method: str, status: int) -> tuple[Counter, Histogram]:
+    return _total.labels(route, method, str(status)), _seconds.labels(route)
+
+
 def _check_size(scope: Scope) -> None:
     size = sum(len(name) + len(value) for name, value in scope["headers"])
-    if size + len(scope["raw_path"]) + len(scope["query_string"]) > _MOST_HEADER_BYTES:
+    if size + len(scope["raw_path"]) + len(scope["query_string"]) > MOST_HEADER_BYTES:
         raise InvalidArgument(
-            "HEADERS_TOO_LARGE", f"address and headers may have {_MOST_HEADER_BYTES} bytes"
+            "HEADERS_TOO_LARGE", f"address and headers may have {MOST_HEADER_BYTES} bytes"
         )
 
 
@@ -129,7 +152,7 @@ class _Answer:
             message["headers"] = [
                 *message.get("headers", ()),
                 (b"x-request-id", self._request_id.encode()),
-                (b"x-content-type-options", b"nosniff"),
+                NOSNIFF,
             ]
         await self._send(message)
 

@@ -19,6 +19,7 @@ from gateway.access.files import read_hmac_secret
 from gateway.access.service import Door, KeyService
 from gateway.access.storage import ApiKeyTable
 from gateway.dataplane.core import DataPlane
+from gateway.dataplane.direct import DirectPath
 from gateway.dataplane.entity_keys import EntityKeyLookup
 from gateway.dataplane.features import FeatureReader
 from gateway.dataplane.log import EventLog
@@ -31,7 +32,8 @@ from gateway.dataplane.servicer import PredictionServicer
 from gateway.dataplane.watch import Watcher
 from gateway.front import Front
 from gateway.grpc_door import DoorInterceptor
-from gateway.inference_v2.rest import v2_routes
+from gateway.hotlane.lane import HotLane, HotRoute
+from gateway.inference_v2.rest import INFER_PATH, InferRoute, v2_routes
 from gateway.inference_v2.servicer import InferenceServicer
 from gateway.openapi import encoded_document, reference_page
 from gateway.ops.health import Health
@@ -41,8 +43,7 @@ from gateway.routes import Api, build_table
 from gateway.settings import GatewaySettings
 from gateway.transcoder.contracts import Method, load_contracts, published_methods
 from gateway.upstreams import Upstreams
-from service_kit import transport
-from service_kit.channels import open_aio_channel
+from service_kit import frames, transport
 from service_kit.clock import SystemClock
 from service_kit.database import make_engine, migrate
 from service_kit.methods import scope_of
@@ -83,17 +84,20 @@ class Gateway:
         serving = dataplane_pb2_grpc.DataPlaneServiceStub(self._upstreams.channel("serving"))
         self._reader = FeatureReader(features.GetOnlineFeatures)
         preparer = Preparer(self._reader, EntityKeyLookup(features))
-        self._pool = ReplicaPool(functools.partial(open_aio_channel, settings=self.settings))
+        connect = functools.partial(frames.connect, settings=self.settings)
+        self._pool = ReplicaPool(connect, frames.hello(self.settings))
         scorer = Scorer(self._pool)
         self.mirror = Mirror(preparer, scorer, self.event_log)
         self.plane = DataPlane(scorer, preparer, self.mirror)
+        self._direct = DirectPath(self.plane, self._pool)
         self.watcher = Watcher(serving.WatchDataPlane, self.plane, self._pool, "gateway")
 
     def _front(self, methods: list[Method]) -> Front:
         settings = self.settings
         most = settings.max_predict_bytes
         predict = PredictRoute(self.plane, scope_of(PREDICT), most)
-        extra = v2_routes(self.plane, version(), most)
+        infer = InferRoute(self.plane, INFER_PATH, most)
+        extra = v2_routes(self.plane, infer, version())
         table = build_table(methods, {PREDICT: predict}, extra, self._upstreams, settings)
         pages = Pages(
             self.health,
@@ -103,7 +107,13 @@ class Gateway:
             settings.mlflow_url,
         )
         api = Api(table, self.door, settings)
-        return Front(api, pages.app(), settings.max_concurrent)
+        front = Front(api, pages.app(), settings.max_concurrent)
+        hot: dict[tuple[str, str], HotRoute] = {
+            ("/v2/models/", "/infer"): infer,
+            ("/v1/endpoints/", ":predict"): predict,
+        }
+        self.lane = HotLane(self.plane, self._direct, self.door, front, hot)
+        return front
 
     async def start(self) -> None:
         """Start everything but the ports."""

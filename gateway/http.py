@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import math
 import re
-import time
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
@@ -15,7 +14,7 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import parse_qsl
 
@@ -33,6 +32,8 @@ JSON = (b"content-type", b"application/json")
 NDJSON = (b"content-type", b"application/x-ndjson")
 #: Keys under which the front leaves things in the ASGI scope.
 REQUEST_ID, ROUTE = "modelyard.request_id", "modelyard.route"
+#: Key under which a faster way in leaves when a request arrived (monotonic seconds).
+BEGAN = "modelyard.began"
 
 DEFAULT_DEADLINE_S = 30.0
 LONGEST_DEADLINE_S = 300.0
@@ -108,7 +109,7 @@ class Exchange:
     receive: Receive
     values: dict[str, str]
     caller: Caller
-    began: float = field(default_factory=time.monotonic)
+    began: float
     body_timeout: float = 20.0
 
     def header(self, name: bytes) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from gateway.access.service import Door, key_of, require_scope
-from gateway.http import ROUTE, Exchange, Handler, Receive, Scope, Send, header
+from gateway.http import BEGAN, ROUTE, Exchange, Handler, Receive, Scope, Send, header
 from gateway.settings import GatewaySettings
 from gateway.transcoder.contracts import Method
 from gateway.transcoder.handler import TranscodedRoute
@@ -59,7 +59,8 @@ class Api:
         caller = await self._door.caller(key)
         require_scope(caller, handler.scope)
         exchange = Exchange(
-            scope, receive, values, caller, body_timeout=self._settings.body_timeout_s
+            *(scope, receive, values, caller, scope[BEGAN]),
+            body_timeout=self._settings.body_timeout_s,
         )
         reply = await handler.handle(exchange)
         await reply.send(send)

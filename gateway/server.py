@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 import signal
@@ -18,6 +19,7 @@ import uvicorn
 import uvloop
 
 from gateway.gateway import Gateway
+from gateway.hotlane.protocol import HotLaneProtocol
 from gateway.settings import GatewaySettings
 from service_kit import logs, process, security, telemetry, transport
 from service_kit.ops_http import OpsServer
@@ -82,6 +84,7 @@ async def serve(settings: GatewaySettings) -> None:
         }
         _log.info("listening", extra=addresses)
         announced = asyncio.create_task(_announce(http, settings.ready_file, addresses))
+        process.settle_memory()
         await http.serve(sockets=[listener])
         await announced
         await rpc.stop(GRACE_S)
@@ -113,7 +116,7 @@ class _Server(uvicorn.Server):  # type: ignore[misc]
 def _uvicorn_config(gateway: Gateway, settings: GatewaySettings) -> Any:
     return uvicorn.Config(
         gateway.app,
-        http="httptools",
+        http=functools.partial(HotLaneProtocol, gateway.lane, settings.body_timeout_s),
         ws="none",
         lifespan="off",
         log_config=None,

@@ -171,12 +171,7 @@ class _Preparation:
     """What every call gets: a deadline, the service's identity, the present trace."""
 
     def __init__(self, settings: ServiceSettings) -> None:
-        token = settings.service_token.get_secret_value()
-        self._identity = {
-            "authorization": interceptors.authorization(token),
-            "modelyard-principal": f"services/{settings.service}",
-            "modelyard-scopes": "*",
-        }
+        self._identity = interceptors.identity(settings)
 
     def timeout(self, given: float | None, default: float) -> float | None:
         """Seconds for a call.

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import struct
 import threading
 import time
 import uuid
 
+_POOL_BYTES = 4_096
+
 _lock = threading.Lock()
 _last = 0
+_randomness = bytearray()
 
 
 def uuid7() -> uuid.UUID:
@@ -17,25 +21,48 @@ def uuid7() -> uuid.UUID:
     48 bits of Unix milliseconds, 12 bits of a fraction of the millisecond that also serve as a
     counter (RFC 9562, method 3), 62 random bits.
     """
-    global _last
-    with _lock:
-        millis, rest = divmod(time.time_ns(), 1_000_000)
-        # When the clock stands still or steps back, the counter alone moves on.
-        _last = tick = max((millis << 12) | (rest << 12) // 1_000_000, _last + 1)
-    random = int.from_bytes(os.urandom(8), "big") >> 2
-    value = ((tick >> 12) & ((1 << 48) - 1)) << 80 | 0x7 << 76 | (tick & 0xFFF) << 64
-    return uuid.UUID(int=value | 0b10 << 62 | random)
+    return uuid.UUID(uuid7_str())
 
 
 def uuid7_str() -> str:
     """A UUID of version 7 in its usual text form, 36 characters."""
-    return str(uuid7())
+    return uuid7_strs(1)[0]
+
+
+def uuid7_strs(count: int) -> list[str]:
+    """Several UUIDs of version 7 as text, in order; far cheaper than one by one."""
+    global _last
+    size = 8 * count
+    with _lock:
+        _last = max(_tick_now(), _last + 1) + count - 1
+        first = _last - count + 1
+        if len(_randomness) < size:
+            # One system call for many ids.
+            _randomness[:] = os.urandom(max(_POOL_BYTES, size))
+        taken = bytes(_randomness[-size:])
+        del _randomness[-size:]
+    randoms = struct.unpack(f"{count}Q", taken)
+    return [_text(first + at, random) for at, random in enumerate(randoms)]
+
+
+def _tick_now() -> int:
+    # Milliseconds, and 12 bits of their fraction. When the clock stands still or steps back, the
+    # counter alone moves on.
+    millis, rest = divmod(time.time_ns(), 1_000_000)
+    return (millis << 12) | (rest << 12) // 1_000_000
+
+
+def _text(tick: int, random: int) -> str:
+    digits = f"{tick >> 12:012x}7{tick & 0xFFF:03x}{0x8 << 60 | random >> 2:016x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def _forget_after_fork() -> None:
-    # A lock held by another thread at the fork would stay held in the child.
+    # A lock held by another thread at the fork would stay held in the child, and parent and child
+    # would draw the same randomness.
     global _lock
     _lock = threading.Lock()
+    _randomness.clear()
 
 
 os.register_at_fork(after_in_child=_forget_after_fork)

@@ -28,6 +28,7 @@ from service_kit.errors import (
     Unauthenticated,
 )
 from service_kit.methods import scope_of
+from service_kit.settings import ServiceSettings
 
 #: Seconds that a unary call may take when its caller sets no deadline.
 DEFAULT_DEADLINE = 30.0
@@ -166,6 +167,15 @@ class Identity:
 def authorization(service_token: str) -> str:
     """The value of the ``authorization`` metadata between processes of the suite."""
     return f"Service {service_token}"
+
+
+def identity(settings: ServiceSettings) -> dict[str, str]:
+    """The metadata by which a process of the suite says who it is."""
+    return {
+        "authorization": authorization(settings.service_token.get_secret_value()),
+        "modelyard-principal": f"services/{settings.service}",
+        "modelyard-scopes": "*",
+    }
 
 
 def caller_from(metadata: dict[str, str]) -> context.Caller:

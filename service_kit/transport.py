@@ -103,6 +103,16 @@ def http_tls(settings: ServiceSettings) -> ssl.SSLContext | None:
     return context
 
 
+def client_tls(settings: ServiceSettings) -> ssl.SSLContext | None:
+    """Mutual TLS for a plain connection to a peer, or nothing when it is not configured."""
+    if settings.tls_cert is None:
+        return None
+    context = ssl.create_default_context(cafile=settings.tls_ca)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(settings.tls_cert, settings.tls_key)
+    return context
+
+
 def _read_pem(settings: ServiceSettings) -> tuple[bytes, bytes, bytes] | None:
     if settings.tls_cert is None or settings.tls_key is None or settings.tls_ca is None:
         return None

@@ -22,6 +22,11 @@ from serving_svc.runtimes import Matrix, Scorer
 
 MOST_BATCH_ROWS = 4_096
 MOST_QUEUED_ROWS = 16_384
+#: A batch that is expected to take no longer, in seconds, is scored on the loop itself: the way
+#: to a thread and back takes as long.
+INLINE_S = 0.0005
+#: Weight of the last batch in the time that a row is expected to take.
+_EASE = 0.2
 _FLOAT = np.dtype("<f4")
 _log = logging.getLogger(__name__)
 
@@ -29,39 +34,24 @@ Result = dataplane_pb2.InferItemResult
 
 
 class Sink:
-    """Where the answers of one stream go: collected until the stream's writer takes them."""
+    """Where the answers of one caller go.
 
-    def __init__(self) -> None:
+    Attributes:
+        pending: Requests without an answer, and answers that the caller has not taken.
+        unsent: Those answers alone.
+        closed: Set when the caller has left.
+    """
+
+    def __init__(self, answer: Callable[[Sequence[Result]], None]) -> None:
         self.pending = 0
-        self._ready = asyncio.Event()
-        self._results: list[Result] = []
+        self.unsent = 0
         self.closed = False
-
-    @property
-    def unsent(self) -> int:
-        """Answers that the caller has not taken."""
-        return len(self._results)
+        self._answer = answer
 
     def put(self, results: Sequence[Result]) -> None:
         """Add answers."""
-        self._results.extend(results)
-        self._ready.set()
-
-    def close(self) -> None:
-        """No more requests will come."""
-        self.closed = True
-        self._ready.set()
-
-    async def take(self) -> list[Result]:
-        """The answers that are there, after a wait for the first; none at the very end."""
-        while not self._results:
-            if self.closed and not self.pending:
-                return []
-            self._ready.clear()
-            await self._ready.wait()
-        taken, self._results = self._results, []
-        self.pending -= len(taken)
-        return taken
+        if not self.closed:
+            self._answer(results)
 
 
 @dataclass(slots=True)
@@ -108,6 +98,7 @@ class MicroBatcher:
     clock: Callable[[], float] = time.perf_counter
     _queue: deque[_Waiting] = field(default_factory=deque)
     _running: asyncio.Task[None] | None = None
+    _row_s: float = 1.0
     _worker: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="score")
     )
@@ -160,7 +151,11 @@ class MicroBatcher:
                 batch = self._next_batch()
                 begun = self.clock()
                 items = [waiting.item for waiting in batch]
-                results = await loop.run_in_executor(self._worker, self._score, items)
+                if self.scoring_rows * self._row_s <= INLINE_S:
+                    results = self._score(items)
+                else:
+                    results = await loop.run_in_executor(self._worker, self._score, items)
+                self._row_s += _EASE * ((self.clock() - begun) / self.scoring_rows - self._row_s)
                 self.scoring_rows = 0
                 self._hand_out(batch, results, begun)
         finally:

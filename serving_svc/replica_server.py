@@ -1,87 +1,95 @@
-"""A replica's data plane: `InferStream` on an event loop and a port of its own."""
+"""A replica's data plane: frames of micro-batches on an event loop and a port of its own."""
 
 from __future__ import annotations
 
 import asyncio
-import hmac
 import logging
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import Any
 
-import grpc
-import grpc.aio
-from modelyard.dataplane.v1 import dataplane_pb2, dataplane_pb2_grpc
+import uvloop
+from modelyard.dataplane.v1 import dataplane_pb2
 
-from service_kit import transport
-from service_kit.errors import DomainError
-from service_kit.interceptors import authorization, caller_from
+from service_kit.frames import FrameProtocol, Guard, listen
 from service_kit.settings import ServiceSettings
-from serving_svc.batching import MicroBatcher, Sink
+from serving_svc.batching import MicroBatcher, Result, Sink
 
 SCOPE = "dataplane:infer"
 #: Seconds that a replica goes on answering after it has said that it drains.
 LINGER_S = 0.5
 DRAIN_S = 10.0
+_HANG_UP_S = 2.0
 _log = logging.getLogger(__name__)
 
 
-class InferServicer(dataplane_pb2_grpc.ReplicaServiceServicer):
-    """Answers streams of micro-batches."""
+class Caller(FrameProtocol):
+    """A connection from whoever wants rows scored."""
 
-    def __init__(self, batcher: MicroBatcher, token: str) -> None:
+    def __init__(self, batcher: MicroBatcher, guard: Guard, callers: set[Caller]) -> None:
+        super().__init__()
         self._batcher = batcher
-        self._expected = authorization(token).encode()
-        self._sinks: set[Sink] = set()
+        self._guard = guard
+        self._callers = callers
+        self._sink: Sink | None = None
+        self._results: list[Result] = []
+        self._closing = False
 
-    async def InferStream(  # noqa: N802
-        self, _: Any, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> None:
-        """Read requests while answers are written, until the caller has no more."""
-        await self._admit(context)
-        sink = Sink()
-        self._sinks.add(sink)
-        reading = asyncio.create_task(self._read(context, sink))
-        try:
-            while results := await sink.take():
-                await context.write(
-                    dataplane_pb2.InferStreamResponse(
-                        results=results, queued_rows=self._batcher.queued_rows
-                    )
-                )
-        finally:
-            self._sinks.discard(sink)
-            reading.cancel()
-            with suppress(asyncio.CancelledError):
-                await reading
+    def opened(self) -> None:
+        """Somebody connected."""
+        self._callers.add(self)
 
-    def close(self) -> None:
-        """End every stream once it has its answers."""
-        for sink in self._sinks:
-            sink.close()
+    def received(self, message: bytes) -> None:
+        """A frame came: the first one says who it is, all others carry requests."""
+        if self._sink is not None:
+            request = dataplane_pb2.InferStreamRequest.FromString(message)
+            self._batcher.submit(request.items, self._sink)
+            return
+        welcome = self._guard.admit(message)
+        self.send(welcome.SerializeToString())
+        if welcome.error_reason:
+            self.transport.close()
+            return
+        self.trust()
+        self._sink = Sink(self._answer)
 
-    async def _read(self, context: grpc.aio.ServicerContext[Any, Any], sink: Sink) -> None:
-        try:
-            while (request := await context.read()) is not grpc.aio.EOF:
-                self._batcher.submit(request.items, sink)
-        except grpc.aio.AioRpcError:
-            _log.debug("a caller left")
-        finally:
-            sink.close()
+    def resumed(self) -> None:
+        """The peer reads again."""
+        self._flush()
 
-    async def _admit(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        metadata = dict(context.invocation_metadata() or ())
-        given = str(metadata.get("authorization", "")).encode(errors="replace")
-        if not hmac.compare_digest(given, self._expected):
-            await context.abort(grpc.StatusCode.UNAUTHENTICATED, "BAD_SERVICE_TOKEN")
-        try:
-            allowed = caller_from(metadata).may(SCOPE)
-        except DomainError:
-            allowed = False
-        if not allowed:
-            await context.abort(grpc.StatusCode.PERMISSION_DENIED, "SCOPE_MISSING")
+    def closed(self) -> None:
+        """The peer left: its answers go nowhere."""
+        self._callers.discard(self)
+        if self._sink is not None:
+            self._sink.closed = True
+
+    def drain(self) -> None:
+        """Hang up once everything is answered."""
+        self._closing = True
+        self._flush()
+
+    def _answer(self, results: Sequence[Result]) -> None:
+        self._results.extend(results)
+        self._flush()
+
+    def _flush(self) -> None:
+        if self._sink is None:
+            return
+        if not self.writable:
+            self._sink.unsent = len(self._results)
+            return
+        self._sink.unsent = 0
+        if self._results:
+            response = dataplane_pb2.InferStreamResponse(
+                results=self._results, queued_rows=self._batcher.queued_rows
+            )
+            self._sink.pending -= len(self._results)
+            self._results.clear()
+            self.send(response.SerializeToString())
+        if self._closing and not self._sink.pending:
+            self.transport.close()
 
 
 class ReplicaServer:
@@ -97,7 +105,8 @@ class ReplicaServer:
         self._batcher = batcher
         self._settings = settings
         self._host = host
-        self._servicer = InferServicer(batcher, settings.service_token.get_secret_value())
+        self._guard = Guard(settings.service_token.get_secret_value(), SCOPE)
+        self._callers: set[Caller] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
         self._thread: threading.Thread | None = None
@@ -120,7 +129,7 @@ class ReplicaServer:
         """Serve; gives the bound address."""
         bound: Future[str] = Future()
         self._thread = threading.Thread(
-            target=lambda: asyncio.run(self._serve(bound)), name="data-plane", daemon=True
+            target=lambda: self._run(bound), name="data-plane", daemon=True
         )
         self._thread.start()
         return bound.result(timeout=10.0)
@@ -137,23 +146,33 @@ class ReplicaServer:
             self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(timeout=5.0)
 
+    def _run(self, bound: Future[str]) -> None:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(self._serve(bound))
+
     async def _serve(self, bound: Future[str]) -> None:
         try:
             self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-            server = grpc.aio.server(options=(*transport.OPTIONS, ("grpc.so_reuseport", 0)))
-            dataplane_pb2_grpc.add_ReplicaServiceServicer_to_server(self._servicer, server)
-            transport.require_safe(f"{self._host}:0", self._settings)
-            credentials = transport.server_credentials(self._settings)
-            if credentials is None:
-                port = server.add_insecure_port(f"{self._host}:0")
-            else:
-                port = server.add_secure_port(f"{self._host}:0", credentials)
-            await server.start()
+            server, address = await listen(
+                self._host,
+                lambda: Caller(self._batcher, self._guard, self._callers),
+                self._settings,
+            )
         except BaseException as error:
             bound.set_exception(error)
             raise
-        bound.set_result(f"{self._host}:{port}")
+        bound.set_result(address)
         await self._stop.wait()
-        self._servicer.close()
-        await server.stop(grace=2.0)
+        server.close()
+        for caller in list(self._callers):
+            caller.drain()
+        await self._all_gone()
         self._batcher.close()
+
+    async def _all_gone(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_HANG_UP_S):
+                while self._callers:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+        for caller in list(self._callers):
+            caller.transport.abort()

@@ -23,6 +23,8 @@ from service_kit.clock import Clock
 from service_kit.context import Caller
 from service_kit.errors import DomainError, PermissionDenied, Unauthenticated
 
+_MOST_ADMITTED = 4_096
+
 _log = logging.getLogger(__name__)
 
 
@@ -104,6 +106,7 @@ class Door:
         self._interval = interval
         self._version: Any = None
         self._known: dict[str, tuple[bytes, Caller]] = {}
+        self._admitted: dict[tuple[str, str], bool] = {}
         self._checked = 0.0
         self._task: asyncio.Task[None] | None = None
         self._refreshing = asyncio.Lock()
@@ -126,6 +129,21 @@ class Door:
         if found is None or not hmac.compare_digest(found[0], digest_of(key, self._secret)):
             return None
         return found[1]
+
+    def admits(self, key: str, scope: str) -> bool:
+        """Whether a key is known and may do something: one look-up from the second time on.
+
+        What was found is kept as long as the table does not change. Keys that are no good are not
+        kept, so that guessing fills nothing.
+        """
+        if (key, scope) in self._admitted:
+            return True
+        caller = self.known(key)
+        if caller is None or not caller.may(scope):
+            return False
+        if len(self._admitted) >= _MOST_ADMITTED:
+            self._admitted.clear()
+        return self._admitted.setdefault((key, scope), True)
 
     async def caller(self, key: str) -> Caller:
         """The caller whose key this is.
@@ -154,6 +172,7 @@ class Door:
         if version != self._version:
             keys = await asyncio.to_thread(self._table.list)
             self._known = {k.prefix: (k.digest, k.caller) for k in keys if k.revoked is None}
+            self._admitted.clear()
             self._version = version
         self._checked = began
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from gateway.dataplane.features import FeatureColumns
 from gateway.dataplane.inputs import Columns, Where, instance_path
 from gateway.dataplane.routing import Route, Variant
+
+T = TypeVar("T")
 
 #: Rows of one request.
 MOST_ROWS = 1024
@@ -47,7 +49,9 @@ class Prepared:
     """The inputs of one variant for some rows of a request.
 
     Attributes:
-        columns: What the model sees, before encoding, and the entity keys.
+        columns: What the model sees, before encoding, and the entity keys; empty when it is all
+            in `instances`, or the caller encoded the matrix.
+        instances: What the caller gave, when that is all that the model sees.
         times_us: When looked-up values became known, by field.
         features: All that the store gave.
     """
@@ -57,6 +61,7 @@ class Prepared:
     times_us: dict[str, list[int]] = field(default_factory=dict)
     feature_service: str = ""
     features: FeatureColumns | None = None
+    instances: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(slots=True)
@@ -109,3 +114,8 @@ class Answer:
             for at, row in enumerate(group.rows):
                 found[row] = group, at
         return found
+
+
+def rows_of(values: Sequence[T], rows: Sequence[int]) -> Sequence[T]:
+    """Some rows of what a request has one of a row: as it is when they are all."""
+    return values if len(rows) == len(values) else [values[row] for row in rows]

@@ -7,25 +7,24 @@ import time
 from collections.abc import Sequence
 from typing import Protocol
 
-from gateway.dataplane.ask import MOST_ROWS, Answer, Ask, Prepared, Scored
+from gateway.dataplane.ask import Answer, Ask, Prepared, Scored
 from gateway.dataplane.prepare import Preparer
 from gateway.dataplane.replicas import ReplicaError
 from gateway.dataplane.routing import Route, RoutingState, Variant
 from gateway.dataplane.scorer import Scorer
-from gateway.dataplane.telemetry import observe, refused, under_way
-from gateway.problems import Violations
+from gateway.dataplane.split import check_ask, groups_of, units_of
+from gateway.dataplane.telemetry import gauge_under_way, observe, refused
 from service_kit.errors import (
     DeadlineExceeded,
     DomainError,
-    InvalidArgument,
     NotFound,
     ResourceExhausted,
     Unavailable,
 )
-from service_kit.ids import uuid7_str
+from service_kit.ids import uuid7_strs
 
 #: Share of the time left that a variant may use when another one would stand in for it.
-_SHARE_BEFORE_FALLBACK = 0.6
+SHARE_BEFORE_FALLBACK = 0.6
 _FAILURES = (ReplicaError, Unavailable, DeadlineExceeded, ResourceExhausted)
 
 
@@ -81,32 +80,47 @@ class DataPlane:
             DomainError: When the request is wrong, or nobody and nothing can answer it.
         """
         route = self.route(ask.endpoint)
-        count = self._in_flight.get(route.endpoint, 0)
-        if route.max_in_flight and count >= route.max_in_flight:
+        if not self.enter(route):
             refused(route, "OVERLOADED")
             raise Unavailable("OVERLOADED", "too many requests are under way at this endpoint")
-        self._in_flight[route.endpoint] = count + 1
-        under_way(route, count + 1)
         try:
             answer = await self._answer(route, ask)
         except DomainError as error:
             refused(route, error.reason)
             raise
         finally:
-            self._in_flight[route.endpoint] -= 1
-            under_way(route, self._in_flight[route.endpoint])
-        observe(answer, time.monotonic() - ask.began)
-        self._recorder.record(ask, answer)
+            self.leave(route)
+        self.answered(ask, answer)
         return answer
 
+    def enter(self, route: Route) -> bool:
+        """Count a request as under way; false when the endpoint has too many already."""
+        count = self._in_flight.get(route.endpoint)
+        if count is None:
+            count = self._in_flight[route.endpoint] = 0
+            gauge_under_way(route.endpoint, self._in_flight)
+        if route.max_in_flight and count >= route.max_in_flight:
+            return False
+        self._in_flight[route.endpoint] = count + 1
+        return True
+
+    def leave(self, route: Route) -> None:
+        """The other end of `enter`."""
+        self._in_flight[route.endpoint] -= 1
+
+    def answered(self, ask: Ask, answer: Answer) -> None:
+        """Count an answer, and have it recorded."""
+        observe(answer, time.monotonic() - ask.began)
+        self._recorder.record(ask, answer)
+
     async def _answer(self, route: Route, ask: Ask) -> Answer:
-        _check(route, ask)
-        ids = [uuid7_str() for _ in ask.instances]
-        units = _units(route, ask, ids)
+        check_ask(route, ask)
+        ids = uuid7_strs(len(ask.instances))
+        units = units_of(route, ask, ids)
         given = ask.event_times_us
         times = list(given) if given else [time.time_ns() // 1_000] * len(ids)
         deadline = ask.began + min(route.deadline_s, ask.time_limit)
-        groups = _groups(route, ask, units)
+        groups = groups_of(route, ask, units)
         work = [
             self._score(
                 route, variant, ask, rows, [times[r] for r in rows] if given else None, deadline
@@ -127,7 +141,7 @@ class DataPlane:
     ) -> Scored:
         now = time.monotonic()
         stands_in = variant is not route.champion
-        first = now + (deadline - now) * _SHARE_BEFORE_FALLBACK if stands_in else deadline
+        first = now + (deadline - now) * SHARE_BEFORE_FALLBACK if stands_in else deadline
         prepared: Prepared | None = None
         try:
             prepared = await self._preparer.prepare(variant, ask, rows, times, first)
@@ -148,66 +162,6 @@ class DataPlane:
             outputs = [route.default_outputs] * len(rows)
             return Scored(rows, variant, None, "default", outputs, prepared, 0, failed)
         raise _no_answer(failure) from failure
-
-
-def _check(route: Route, ask: Ask) -> None:
-    rows = len(ask.instances)
-    if not 1 <= rows <= MOST_ROWS:
-        raise InvalidArgument(
-            "WRONG_COUNT", f"must be 1 to {MOST_ROWS} instances", field="instances"
-        )
-    if ask.event_times_us is not None and len(ask.event_times_us) != rows:
-        raise InvalidArgument(
-            "WRONG_COUNT", "must be as many as there are instances", field="event_times"
-        )
-    found = [
-        InvalidArgument(
-            "UNKNOWN_FIELD", "there is no such input", field=ask.where(row, _shown(key))
-        )
-        for row, instance in enumerate(ask.instances)
-        if not route.accepted.issuperset(instance)
-        for key in instance
-        if key not in route.accepted
-    ]
-    if found:
-        raise Violations(found[:_MOST_VIOLATIONS])
-
-
-_MOST_VIOLATIONS = 20
-
-
-def _shown(name: str) -> str:
-    # A field's name is the caller's text: it is named only when it could be one.
-    return name if name.isidentifier() and name.isascii() and len(name) <= 64 else "?"
-
-
-def _units(route: Route, ask: Ask, ids: Sequence[str]) -> list[str]:
-    key = route.routing_key
-    if not key or ask.matrix is not None:
-        return list(ids)
-    units = []
-    for row, instance in enumerate(ask.instances):
-        value = instance.get(key)
-        if type(value) not in (str, int) or value == "":
-            raise _no_unit(value, ask.where(row, key))
-        units.append(str(value))
-    return units
-
-
-def _no_unit(value: object, path: str) -> InvalidArgument:
-    if value is None or value == "":
-        return InvalidArgument("FIELD_MISSING", "the traffic is split by it", field=path)
-    return InvalidArgument("WRONG_TYPE", "must be a string or an integer", field=path)
-
-
-def _groups(route: Route, ask: Ask, units: Sequence[str]) -> list[tuple[Variant, list[int]]]:
-    if ask.version:
-        return [(route.with_version(ask.version), list(range(len(units))))]
-    groups: dict[str, tuple[Variant, list[int]]] = {}
-    for row, unit in enumerate(units):
-        variant = route.assign(unit)
-        groups.setdefault(variant.name, (variant, []))[1].append(row)
-    return list(groups.values())
 
 
 async def _all(work: Sequence[object]) -> list[Scored]:

@@ -6,7 +6,9 @@ import sys
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import nan
+from itertools import chain
+from math import isnan, nan
+from operator import itemgetter
 from typing import Any
 
 from service_kit.errors import InvalidArgument
@@ -16,6 +18,7 @@ Columns = dict[str, list[Any]]
 Where = Callable[[int, str], str]
 """The path of a field in the request, by row and name."""
 
+_NUMBERS = frozenset((int, float))
 FLOAT32_MAX = 3.4028234663852886e38
 _MOST_TEXT = 512
 
@@ -46,6 +49,8 @@ class InputPlan:
         feature_service: Its name, or empty when nothing is looked up.
         given: The fields that the caller gives.
         accepted: Names of everything that the caller may give.
+        plain: Takes the inputs out of an instance, when they are two numbers or more and all that
+            the model wants; KeyError when one is missing.
     """
 
     fields: tuple[InputField, ...]
@@ -55,6 +60,7 @@ class InputPlan:
     given: tuple[InputField, ...]
     looked_up: tuple[InputField, ...]
     accepted: frozenset[str]
+    plain: Callable[[Mapping[str, Any]], tuple[Any, ...]] | None
 
 
 def make_plan(
@@ -65,6 +71,8 @@ def make_plan(
 ) -> InputPlan:
     """A plan of a signature."""
     given = tuple(field for field in fields if not field.looked_up)
+    plain = len(given) == len(fields) > 1 and not entity_keys
+    plain = plain and all(field.codes is None for field in fields)
     return InputPlan(
         fields=tuple(fields),
         outputs=tuple(outputs),
@@ -73,6 +81,7 @@ def make_plan(
         given=given,
         looked_up=tuple(field for field in fields if field.looked_up),
         accepted=frozenset((*entity_keys, *(field.name for field in given))),
+        plain=itemgetter(*(field.name for field in fields)) if plain else None,
     )
 
 
@@ -113,13 +122,39 @@ def collect(
     return columns
 
 
+def encode_plain(plan: InputPlan, instances: Sequence[Mapping[str, Any]]) -> bytes | None:
+    """The matrix of instances that hold nothing but good numbers; nothing for any other.
+
+    What `collect` and `encode_rows` would make of them, for a fraction of the time.
+    """
+    if plan.plain is None:
+        return None
+    try:
+        values = list(chain.from_iterable(map(plan.plain, instances)))
+    except KeyError:
+        return None
+    if not _NUMBERS.issuperset(map(type, values)):
+        return None
+    # NaN, of which no comparison knows, makes the sum NaN.
+    if min(values) < -FLOAT32_MAX or max(values) > FLOAT32_MAX or isnan(sum(values)):
+        return None
+    return encode_floats(values)
+
+
 def encode_rows(plan: InputPlan, columns: Mapping[str, list[Any]], rows: int) -> bytes:
     """The matrix: float32, little-endian, row-major rows x fields.
 
     A category is its code, an unknown one -1, a missing value NaN.
     """
     encoded = [_encoded(field, columns.get(field.name), rows) for field in plan.fields]
-    flat = array("f", [value for row in zip(*encoded, strict=True) for value in row])
+    if rows == 1:
+        return encode_floats([column[0] for column in encoded])
+    return encode_floats([value for row in zip(*encoded, strict=True) for value in row])
+
+
+def encode_floats(values: Sequence[float]) -> bytes:
+    """Numbers as float32, little-endian."""
+    flat = array("f", values)
     if sys.byteorder == "big":
         flat.byteswap()
     return flat.tobytes()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,7 +35,9 @@ class PredictionChunk:
 
     Attributes:
         shadow: Whether its answer went to nobody.
-        columns: Inputs before encoding, and entity keys.
+        columns: Inputs before encoding, and entity keys; empty when they are in `instances`, or
+            only the matrix is known.
+        matrix: Inputs as the model saw them: float32, little-endian, row-major.
         times_us: When looked-up values became known, by field.
         fallback: Which fallback answered, or empty.
     """
@@ -46,12 +48,14 @@ class PredictionChunk:
     generation: int
     shadow: bool
     plan: InputPlan
-    ids: list[str]
-    units: list[str]
-    event_times_us: list[int]
+    ids: Sequence[str]
+    units: Sequence[str]
+    event_times_us: Sequence[int]
     scores: list[float]
     latency_us: int
     columns: Columns
+    matrix: bytes = b""
+    instances: Sequence[Mapping[str, Any]] = ()
     times_us: dict[str, list[int]] = field(default_factory=dict)
     fallback: str = ""
 

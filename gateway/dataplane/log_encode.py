@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import chain
+from itertools import chain, groupby
 from math import nan
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from modelyard.data.v1 import data_pb2
 from modelyard.events.v1 import events_pb2
 
+from gateway.dataplane.inputs import Columns, decode_rows
 from service_kit.streams import Event
 
 if TYPE_CHECKING:
@@ -63,32 +64,63 @@ def _prediction_batch(chunks: list[PredictionChunk]) -> events_pb2.PredictionBat
         batch.fallbacks.extend(
             chain.from_iterable([chunk.fallback] * len(chunk.ids) for chunk in chunks)
         )
-    for field in first.plan.fields:
-        _add_column(batch, chunks, field.name, field.codes is not None)
-    inputs = {field.name for field in first.plan.fields}
-    for key in first.plan.entity_keys:
-        if key not in inputs:
-            _add_column(batch, chunks, key, text=True)
+    plan = first.plan
+    fields = {field.name: field.codes is not None for field in plan.fields}
+    names = {**fields, **{key: True for key in plan.entity_keys if key not in fields}}
+    columns = _columns(chunks, names)
+    for name, text in names.items():
+        _add_column(batch, name, columns[name], text)
+        if any(chunk.times_us.get(name) for chunk in chunks):
+            batch.inputs[-1].event_times_us.extend(
+                chain.from_iterable(
+                    chunk.times_us.get(name) or [0] * len(chunk.ids) for chunk in chunks
+                )
+            )
     return batch
 
 
+def _columns(chunks: list[PredictionChunk], names: Iterable[str]) -> Columns:
+    """The columns of chunks of one plan, those that were kept in the same way decoded in one go."""
+    merged: Columns = {name: [] for name in names}
+    for kind, alike in groupby(chunks, _kept):
+        some = list(alike)
+        rows = sum(len(chunk.ids) for chunk in some)
+        known: Columns = {}
+        if kind == "instances":
+            given = list(chain.from_iterable(chunk.instances for chunk in some))
+            known = {name: [instance.get(name) for instance in given] for name in merged}
+        elif kind == "matrix":
+            known = decode_rows(some[0].plan, b"".join(chunk.matrix for chunk in some), rows)
+        elif kind == "columns":
+            known = {
+                name: [
+                    value
+                    for chunk in some
+                    for value in chunk.columns.get(name) or [None] * len(chunk.ids)
+                ]
+                for name in merged
+            }
+        for name, values in merged.items():
+            values.extend(known.get(name) or [None] * rows)
+    return merged
+
+
+def _kept(chunk: PredictionChunk) -> str:
+    if chunk.columns:
+        return "columns"
+    if chunk.instances:
+        return "instances"
+    return "matrix" if chunk.matrix else ""
+
+
 def _add_column(
-    batch: events_pb2.PredictionBatch, chunks: list[PredictionChunk], name: str, text: bool
+    batch: events_pb2.PredictionBatch, name: str, values: list[Any], text: bool
 ) -> None:
     column: data_pb2.Column = batch.inputs.add(name=name)
-    values = [
-        value for chunk in chunks for value in chunk.columns.get(name) or [None] * len(chunk.ids)
-    ]
     if text:
         column.strings.values.extend(["" if value is None else str(value) for value in values])
     else:
         column.doubles.values.extend([nan if value is None else value for value in values])
-    if any(chunk.times_us.get(name) for chunk in chunks):
-        column.event_times_us.extend(
-            chain.from_iterable(
-                chunk.times_us.get(name) or [0] * len(chunk.ids) for chunk in chunks
-            )
-        )
 
 
 def _exposure_batch(rows: list[ExposureRow]) -> events_pb2.ExposureBatch:

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, field
 from math import nan
 
-from gateway.dataplane.ask import Answer, Ask, Prepared, Scored
+from gateway.dataplane.ask import Answer, Ask, Prepared, Scored, rows_of
 from gateway.dataplane.log import EventLog, ExposureRow, PredictionChunk
 from gateway.dataplane.prepare import Preparer
 from gateway.dataplane.replicas import ReplicaError
@@ -218,11 +218,13 @@ def _chunk(
         generation=answer.route.generation,
         shadow=shadow,
         plan=variant.plan,
-        ids=[answer.ids[row] for row in rows],
-        units=[answer.units[row] for row in rows],
-        event_times_us=[answer.event_times_us[row] for row in rows],
+        ids=rows_of(answer.ids, rows),
+        units=rows_of(answer.units, rows),
+        event_times_us=rows_of(answer.event_times_us, rows),
         scores=scores,
         latency_us=latency_us,
         columns=prepared.columns if prepared else {},
+        matrix=prepared.matrix if prepared else b"",
+        instances=prepared.instances if prepared else (),
         times_us=prepared.times_us if prepared else {},
     )

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
-import grpc
-
-from gateway.dataplane.replicas import ReplicaError, ReplicaStream, Scored
+from gateway.dataplane.replicas import Connect, ReplicaError, ReplicaStream, Scored
 from gateway.dataplane.routing import ReplicaAddress
 from service_kit import metrics
 
@@ -22,11 +20,13 @@ class ReplicaPool:
     """Streams to the replicas of every version.
 
     Args:
-        open_channel: Opens the channel to an address.
+        connect: Opens a connection to an address.
+        hello: The first frame of each.
     """
 
-    def __init__(self, open_channel: Callable[[str], grpc.aio.Channel]) -> None:
-        self._open_channel = open_channel
+    def __init__(self, connect: Connect, hello: bytes) -> None:
+        self._connect = connect
+        self._hello = hello
         self._streams: dict[ReplicaAddress, ReplicaStream] = {}
         self._by_version: dict[str, list[ReplicaStream]] = {}
         self._closing: set[asyncio.Task[None]] = set()
@@ -36,7 +36,7 @@ class ReplicaPool:
         for replica in replicas:
             if replica not in self._streams:
                 self._streams[replica] = ReplicaStream(
-                    replica.replica_id, replica.address, self._open_channel
+                    replica.replica_id, replica.address, self._connect, self._hello
                 )
         self._regroup()
 
@@ -77,15 +77,14 @@ class ReplicaPool:
         Raises:
             ReplicaError: With its reason.
         """
-        first = self._choose(version, None)
+        first = self.choose(version)
         try:
-            return await _until(first.submit(inputs, rows), deadline)
+            return await _ask(first, inputs, rows, deadline)
         except ReplicaError as error:
             if not error.elsewhere:
                 raise
         _retried.inc()
-        second = self._choose(version, first)
-        return await _until(second.submit(inputs, rows), deadline)
+        return await _ask(self.choose(version, first), inputs, rows, deadline)
 
     async def close(self) -> None:
         """Close all streams."""
@@ -94,7 +93,12 @@ class ReplicaPool:
         self._by_version.clear()
         await asyncio.gather(*(stream.close() for stream in streams), *self._closing)
 
-    def _choose(self, version: str, lost: ReplicaStream | None) -> ReplicaStream:
+    def choose(self, version: str, lost: ReplicaStream | None = None) -> ReplicaStream:
+        """The least busy replica of a version, other than one that was lost.
+
+        Raises:
+            ReplicaError: `NO_REPLICA`.
+        """
         best: ReplicaStream | None = None
         for stream in self._by_version.get(version, ()):
             if stream is not lost and stream.usable and (best is None or stream.rows < best.rows):
@@ -121,16 +125,24 @@ async def _first(events: Sequence[asyncio.Event], seconds: float) -> None:
         wait.cancel()
 
 
-async def _until(answer: asyncio.Future[Scored], deadline: float) -> Scored:
+async def _ask(stream: ReplicaStream, inputs: bytes, rows: int, deadline: float) -> Scored:
     loop = asyncio.get_running_loop()
+    answer: asyncio.Future[Scored] = loop.create_future()
+    item = stream.submit(inputs, rows, functools.partial(_settle, answer))
     # A timer on the future itself: several times cheaper than asyncio.wait_for.
-    timer = loop.call_later(max(0.0, deadline - time.monotonic()), _expire, answer)
+    late = ReplicaError("DEADLINE_EXCEEDED")
+    timer = loop.call_later(max(0.0, deadline - time.monotonic()), _settle, answer, late)
     try:
         return await answer
     finally:
         timer.cancel()
+        item.abandoned = True
 
 
-def _expire(answer: asyncio.Future[Any]) -> None:
-    if not answer.done():
-        answer.set_exception(ReplicaError("DEADLINE_EXCEEDED"))
+def _settle(answer: asyncio.Future[Scored], result: Scored | ReplicaError) -> None:
+    if answer.done():
+        return
+    if isinstance(result, ReplicaError):
+        answer.set_exception(result)
+    else:
+        answer.set_result(result)

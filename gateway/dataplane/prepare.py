@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from gateway.dataplane.ask import Ask, Prepared
+from gateway.dataplane.ask import Ask, Prepared, rows_of
 from gateway.dataplane.features import NOT_FOUND, FeatureColumn, FeatureColumns, FeatureReader
-from gateway.dataplane.inputs import Columns, InputField, collect, decode_rows, encode_rows
+from gateway.dataplane.inputs import InputField, collect, encode_plain, encode_rows
 from gateway.dataplane.routing import Variant
 from gateway.problems import Violations
 from service_kit.errors import (
@@ -59,19 +59,11 @@ class Preparer:
             NotFound: `ENTITY_NOT_FOUND`.
             FailedPrecondition: `FEATURE_MISSING`.
         """
-        if ask.matrix is not None:
-            return _encoded_by_caller(variant, ask.matrix, rows, len(ask.instances))
-        plan = variant.plan
-        found: list[InvalidArgument] = []
-        instances = [ask.instances[row] for row in rows]
-        columns = collect(plan, instances, rows, ask.where, found)
-        if found:
-            raise Violations(found)
-        prepared = Prepared(columns, b"")
-        if plan.looked_up:
+        prepared = given_inputs(variant, ask, rows)
+        if variant.plan.looked_up and ask.matrix is None:
             await self._look_up(variant, prepared, event_times_us, deadline, reuse)
             await self._require(variant, prepared, ask, rows)
-        prepared.matrix = encode_rows(plan, columns, len(rows))
+            prepared.matrix = encode_rows(variant.plan, prepared.columns, len(rows))
         return prepared
 
     async def _look_up(
@@ -140,6 +132,27 @@ class Preparer:
         )
 
 
+def given_inputs(variant: Variant, ask: Ask, rows: list[int]) -> Prepared:
+    """The inputs of a variant as far as the caller gives them: all, when nothing is looked up.
+
+    Raises:
+        InvalidArgument: The caller gave something wrong; all of it is named.
+    """
+    if ask.matrix is not None:
+        return _encoded_by_caller(variant, ask.matrix, rows, len(ask.instances))
+    plan = variant.plan
+    found: list[InvalidArgument] = []
+    instances = rows_of(ask.instances, rows)
+    plain = encode_plain(plan, instances)
+    if plain is not None:
+        return Prepared({}, plain, instances=instances)
+    columns = collect(plan, instances, rows, ask.where, found)
+    if found:
+        raise Violations(found)
+    matrix = b"" if plan.looked_up else encode_rows(plan, columns, len(rows))
+    return Prepared(columns, matrix)
+
+
 def _typed(field: InputField, column: FeatureColumn) -> list[Any]:
     # A column of another kind than the signature's would raise deep in the encoding.
     kinds = (str,) if field.codes is not None else (int, float)
@@ -158,14 +171,15 @@ def _encoded_by_caller(variant: Variant, matrix: bytes, rows: list[int], total: 
         )
     if len(rows) != total:
         matrix = b"".join(matrix[row * width : (row + 1) * width] for row in rows)
-    return Prepared(decode_rows(variant.plan, matrix, len(rows)), matrix)
+    return Prepared({}, matrix)
 
 
 def shown_features(prepared: Prepared, at: int) -> Mapping[str, Any]:
     """What the model saw in one row, as JSON values: missing ones are null."""
-    columns: Columns = prepared.columns
+    if prepared.instances:
+        return prepared.instances[at]
     shown = {}
-    for name, values in columns.items():
+    for name, values in prepared.columns.items():
         value = values[at]
         shown[name] = None if value != value else value
     return shown

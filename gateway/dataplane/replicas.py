@@ -1,4 +1,4 @@
-"""One stream to one replica, carrying micro-batches that form by themselves."""
+"""One connection to one replica, carrying micro-batches that form by themselves."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ import itertools
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import grpc
 from modelyard.dataplane.v1 import dataplane_pb2
 
-METHOD = "/modelyard.dataplane.v1.ReplicaService/InferStream"
+from service_kit.frames import FrameProtocol
 
 #: Messages without an answer on a stream. One is being scored and one waits, so that the replica
 #: is never idle and what comes in meanwhile still goes out together.
@@ -52,59 +51,79 @@ class Scored(NamedTuple):
     took_us: int
 
 
+Done = Callable[[Scored | ReplicaError], None]
+"""Told once how a request ended; must not raise."""
+
+
+Connect = Callable[[str, Callable[[], FrameProtocol]], Awaitable[None]]
+"""Opens a connection to an address; OSError when nobody answers."""
+
+
 @dataclass(slots=True)
 class _Message:
     left: int
 
 
 @dataclass(slots=True)
-class _Item:
+class Item:
+    """A request on its way.
+
+    Attributes:
+        abandoned: Set by a caller who waits no longer: it is not sent if it was not yet, and
+            nobody is told how it ended.
+    """
+
     inputs: bytes
     rows: int
-    answer: asyncio.Future[Scored]
+    done: Done
+    abandoned: bool = False
     message: _Message | None = None
 
 
 class ReplicaStream:
-    """Keeps the stream to one replica open, again and again, until it is closed.
+    """Keeps the connection to one replica open, again and again, until it is closed.
 
     Args:
-        open_channel: Opens the channel to an address.
+        connect: Opens a connection to an address, with a protocol to tell of it.
+        hello: The first frame.
     """
 
-    def __init__(
-        self, replica_id: str, address: str, open_channel: Callable[[str], grpc.aio.Channel]
-    ) -> None:
+    def __init__(self, replica_id: str, address: str, connect: Connect, hello: bytes) -> None:
         self.replica_id = replica_id
         self.address = address
         self.connected = asyncio.Event()
         self.retired = False
         self.rows = 0
-        self._open_channel = open_channel
+        self._connect = connect
+        self._hello = hello
+        self._loop = asyncio.get_running_loop()
         self._ids = itertools.count(1)
-        self._waiting: deque[_Item] = deque()
-        self._under_way: dict[int, _Item] = {}
+        self._waiting: deque[Item] = deque()
+        self._under_way: dict[int, Item] = {}
         self._messages = 0
-        self._wake = asyncio.Event()
+        self._flushing = False
         self._progress = 0.0
+        self._connection: _Connection | None = None
         self._task = asyncio.create_task(self._run(), name=f"replica {replica_id}")
 
     @property
     def usable(self) -> bool:
         """Whether requests may be submitted now."""
-        return self.connected.is_set() and not self.retired and self.rows < MOST_ROWS_WAITING
+        return self._connection is not None and not self.retired and self.rows < MOST_ROWS_WAITING
 
-    def submit(self, inputs: bytes, rows: int) -> asyncio.Future[Scored]:
-        """Send a request; the future gets the outputs, or a ReplicaError.
+    def submit(self, inputs: bytes, rows: int, done: Done) -> Item:
+        """Send a request, together with all others of this turn of the loop.
 
         Args:
             inputs: float32, little-endian, row-major.
         """
-        answer: asyncio.Future[Scored] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Item(inputs, rows, answer))
+        item = Item(inputs, rows, done)
+        self._waiting.append(item)
         self.rows += rows
-        self._wake.set()
-        return answer
+        if not self._flushing and self._messages < MOST_MESSAGES:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+        return item
 
     async def close(self, grace: float = 0.0) -> None:
         """Take nothing more and close, after what is under way or after `grace` seconds."""
@@ -120,63 +139,43 @@ class ReplicaStream:
         backoff = _BACKOFF_S[0]
         while True:
             opened = time.monotonic()
+            connection = _Connection(self)
             try:
-                await self._connect_and_serve()
-            except (grpc.RpcError, TimeoutError, OSError) as error:
+                await self._serve(connection)
+            except (TimeoutError, OSError, ReplicaError) as error:
                 _log.info("replica lost", extra={"replica": self.replica_id, "error": _kind(error)})
             finally:
+                self._connection = None
                 self.connected.clear()
+                connection.abort()
                 self._fail_all()
             lasted = time.monotonic() - opened > _BACKOFF_S[1]
             backoff = _BACKOFF_S[0] if lasted else min(backoff * 2, _BACKOFF_S[1])
             await asyncio.sleep(backoff)
 
-    async def _connect_and_serve(self) -> None:
-        channel = self._open_channel(self.address)
-        try:
-            async with asyncio.timeout(_CONNECT_S):
-                await channel.channel_ready()
-            call = channel.stream_stream(
-                METHOD,
-                request_serializer=dataplane_pb2.InferStreamRequest.SerializeToString,
-                response_deserializer=dataplane_pb2.InferStreamResponse.FromString,
-            )()
-            await self._serve(call)
-        finally:
-            await channel.close()
-
-    async def _serve(self, call: Any) -> None:
+    async def _serve(self, connection: _Connection) -> None:
+        async with asyncio.timeout(_CONNECT_S):
+            await self._connect(self.address, lambda: connection)
+            connection.send(self._hello)
+            await connection.welcomed
         self._messages = 0
+        self._connection = connection
         self.connected.set()
-        helpers = [asyncio.create_task(self._write(call)), asyncio.create_task(self._watch(call))]
-        try:
-            async for response in call:
-                self._take(response)
-        except asyncio.CancelledError:
-            if not call.cancelled() or self._task.cancelling():
-                raise
-        finally:
-            call.cancel()
-            for helper in helpers:
-                helper.cancel()
-            await asyncio.gather(*helpers, return_exceptions=True)
-
-    async def _write(self, call: Any) -> None:
-        try:
-            while True:
-                await self._wake.wait()
-                self._wake.clear()
-                while self._messages < MOST_MESSAGES and (message := self._next_message()):
-                    await call.write(message)
-        except (grpc.RpcError, asyncio.InvalidStateError):
-            call.cancel()
-
-    async def _watch(self, call: Any) -> None:
-        while True:
-            await asyncio.sleep(STALL_S / 5)
+        self._flush()
+        while not connection.ended.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(STALL_S / 5):
+                    await connection.ended.wait()
             if self._messages and time.monotonic() - self._progress > STALL_S:
-                _log.warning("replica stalls", extra={"replica": self.replica_id})
-                call.cancel()
+                raise ReplicaError("STALLED")
+
+    def _flush(self) -> None:
+        self._flushing = False
+        while self._connection is not None and self._messages < MOST_MESSAGES:
+            message = self._next_message()
+            if message is None:
+                return
+            self._connection.send(message.SerializeToString())
 
     def _next_message(self) -> dataplane_pb2.InferStreamRequest | None:
         message = _Message(0)
@@ -184,7 +183,7 @@ class ReplicaStream:
         rows = 0
         while self._waiting and rows < MOST_ROWS_A_MESSAGE:
             item = self._waiting.popleft()
-            if item.answer.done():  # its caller waits no longer
+            if item.abandoned:
                 self.rows -= item.rows
                 continue
             item_id = next(self._ids)
@@ -200,7 +199,8 @@ class ReplicaStream:
         self._messages += 1
         return request
 
-    def _take(self, response: dataplane_pb2.InferStreamResponse) -> None:
+    def take(self, response: dataplane_pb2.InferStreamResponse) -> None:
+        """Hand out a message's answers."""
         self._progress = time.monotonic()
         for result in response.results:
             item = self._under_way.pop(result.id, None)
@@ -210,24 +210,58 @@ class ReplicaStream:
             item.message.left -= 1
             if item.message.left == 0:
                 self._messages -= 1
-                self._wake.set()
-            if item.answer.done():
+            if item.abandoned:
                 continue
             if result.error_reason:
-                item.answer.set_exception(ReplicaError(result.error_reason))
+                item.done(ReplicaError(result.error_reason))
             else:
-                item.answer.set_result(Scored(result.outputs, result.queue_us + result.score_us))
+                item.done(Scored(result.outputs, result.queue_us + result.score_us))
+        if self._waiting:
+            self._flush()
 
     def _fail_all(self) -> None:
-        for item in (*self._under_way.values(), *self._waiting):
-            if not item.answer.done():
-                item.answer.set_exception(ReplicaError("REPLICA_LOST", elsewhere=True))
+        lost = [*self._under_way.values(), *self._waiting]
         self._under_way.clear()
         self._waiting.clear()
         self.rows = 0
+        for item in lost:
+            if not item.abandoned:
+                item.done(ReplicaError("REPLICA_LOST", elsewhere=True))
+
+
+class _Connection(FrameProtocol):
+    """A connection of a stream; the first frame that comes is the replica's welcome."""
+
+    def __init__(self, stream: ReplicaStream) -> None:
+        super().__init__()
+        self._stream = stream
+        self.welcomed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.ended = asyncio.Event()
+
+    def received(self, message: bytes) -> None:
+        """A frame came."""
+        if self.welcomed.done():
+            self._stream.take(dataplane_pb2.InferStreamResponse.FromString(message))
+            return
+        reason = dataplane_pb2.Welcome.FromString(message).error_reason
+        if reason:
+            self.welcomed.set_exception(ReplicaError(reason))
+        else:
+            self.trust()
+            self.welcomed.set_result(None)
+
+    def closed(self) -> None:
+        """It has ended."""
+        self.ended.set()
+        if not self.welcomed.done():
+            self.welcomed.set_exception(ReplicaError("HUNG_UP"))
+
+    def abort(self) -> None:
+        """End it now."""
+        self.welcomed.cancel()
+        if hasattr(self, "transport"):
+            self.transport.abort()
 
 
 def _kind(error: BaseException) -> str:
-    if isinstance(error, grpc.aio.AioRpcError):
-        return str(error.code().name)
-    return type(error).__name__
+    return error.reason if isinstance(error, ReplicaError) else type(error).__name__

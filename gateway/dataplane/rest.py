@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+from gateway.dataplane.ask import Answer, Ask
 from gateway.dataplane.core import DataPlane
 from gateway.dataplane.predict_json import encode_answer, parse_ask
 from gateway.http import Exchange, Reply, require_json
 from service_kit.errors import InvalidArgument
+
+
+@dataclass(slots=True)
+class PredictForm:
+    """How an answer is wanted."""
+
+    return_features: bool
+
+    def reply(self, answer: Answer) -> Reply:
+        """The answer as it goes out."""
+        return Reply(encode_answer(answer, return_features=self.return_features))
 
 
 class PredictRoute:
@@ -15,24 +29,31 @@ class PredictRoute:
 
     def __init__(self, plane: DataPlane, scope: str, most_bytes: int) -> None:
         self.scope = scope
+        self.most_bytes = most_bytes
         self._plane = plane
-        self._most_bytes = most_bytes
 
     async def handle(self, exchange: Exchange) -> Reply:
         """Answer."""
         require_json(exchange)
         if exchange.asgi["query_string"]:
             raise InvalidArgument("UNKNOWN_PARAMETER", "takes no query parameters", field="?")
-        body = await exchange.body(self._most_bytes)
+        body = await exchange.body(self.most_bytes)
         endpoint = exchange.values["endpoint"].removeprefix("endpoints/")
-        return Reply(await self.answer(endpoint, body, exchange.began, exchange.time_limit()))
+        ask, form = self.read(endpoint, body, "", exchange.began, exchange.time_limit())
+        return form.reply(await self._plane.predict(ask))
 
-    async def answer(self, endpoint: str, body: bytes, began: float, time_limit: float) -> bytes:
-        """The JSON answer to a JSON body; all that a faster way in has to call.
+    def read(
+        self,
+        endpoint: str,
+        body: bytes,
+        head_length: str,  # noqa: ARG002 - raw tensors are the other protocol's
+        began: float,
+        limit: float,
+    ) -> tuple[Ask, PredictForm]:
+        """What a body asks for, and how the answer is wanted.
 
         Raises:
-            DomainError: When there is none.
+            InvalidArgument: Naming the field at fault.
         """
-        ask = parse_ask(endpoint, body, began, time_limit)
-        answer = await self._plane.predict(ask)
-        return encode_answer(answer, return_features=ask.return_features)
+        ask = parse_ask(endpoint, body, began, limit)
+        return ask, PredictForm(ask.return_features)

@@ -24,17 +24,20 @@ class BadStateError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A version with its part in the traffic."""
+    """A version with its part in the traffic.
+
+    Attributes:
+        version: The last part of the version's name.
+    """
 
     name: str
     model_version: str
     shadow_bp: int
     plan: InputPlan
+    version: str = field(init=False)
 
-    @property
-    def version(self) -> str:
-        """The last part of the version's name."""
-        return self.model_version.rpartition("/")[2]
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "version", self.model_version.rpartition("/")[2])
 
 
 @dataclass(frozen=True, slots=True)

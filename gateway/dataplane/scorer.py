@@ -54,11 +54,22 @@ class Scorer:
         data, took = await self._replicas.infer(
             variant.model_version, prepared.matrix, rows, deadline
         )
-        width = len(variant.plan.outputs)
-        if len(data) != rows * width * 4:
-            raise ReplicaError("WRONG_OUTPUT_SHAPE")
-        flat = decode_floats(data)
-        if not all(map(math.isfinite, flat)):
-            raise ReplicaError("OUTPUT_NOT_FINITE")
-        outputs = list(zip(*(iter(flat),) * width, strict=True))
-        return outputs, took
+        return decode_outputs(variant, data, rows), took
+
+
+def decode_outputs(variant: Variant, data: bytes, rows: int) -> Outputs:
+    """The outputs in a replica's answer.
+
+    Args:
+        data: float32, little-endian, row-major rows x outputs.
+
+    Raises:
+        ReplicaError: `WRONG_OUTPUT_SHAPE` or `OUTPUT_NOT_FINITE`.
+    """
+    width = len(variant.plan.outputs)
+    if len(data) != rows * width * 4:
+        raise ReplicaError("WRONG_OUTPUT_SHAPE")
+    flat = decode_floats(data)
+    if not all(map(math.isfinite, flat)):
+        raise ReplicaError("OUTPUT_NOT_FINITE")
+    return list(zip(*(iter(flat),) * width, strict=True))

@@ -7,17 +7,17 @@ from typing import Any
 
 import orjson
 
+from gateway.dataplane.ask import Ask
 from gateway.dataplane.core import DataPlane
 from gateway.http import Exchange, Reply, require_json
-from gateway.inference_v2 import tensors
-from gateway.inference_v2.tensors import Tensor
-from gateway.transcoder.requests import parse_json
-from service_kit.errors import InvalidArgument, Unimplemented
+from gateway.inference_v2 import answers
+from gateway.inference_v2.document import HEAD_LENGTH, Form, read_request
 
 SCOPE = "serving:predict"
 #: Extensions of the protocol that the gateway speaks.
-EXTENSIONS: tuple[str, ...] = ()
-_BINARY = "binary_data_size"
+EXTENSIONS = ("binary_tensor_data",)
+_MODEL, _VERSION = "/v2/models/{name}", "/v2/models/{name}/versions/{version}"
+INFER_PATH = f"{_MODEL}/infer"
 
 
 class InferRoute:
@@ -28,60 +28,38 @@ class InferRoute:
     def __init__(self, plane: DataPlane, label: str, most_bytes: int) -> None:
         self.label = label
         self._plane = plane
-        self._most_bytes = most_bytes
+        self.most_bytes = most_bytes
 
     async def handle(self, exchange: Exchange) -> Reply:
         """Answer."""
-        if exchange.header(b"inference-header-content-length"):
-            raise Unimplemented("BINARY_TENSORS", "binary tensors are not offered over REST yet")
-        require_json(exchange)
-        body = await exchange.body(self._most_bytes)
-        return Reply(
-            await self.answer(
-                exchange.values["name"],
-                exchange.values.get("version", ""),
-                body,
-                exchange.began,
-                exchange.time_limit(),
-            )
+        head_length = exchange.header(HEAD_LENGTH)
+        require_json(exchange, *(("application/octet-stream",) if head_length else ()))
+        body = await exchange.body(self.most_bytes)
+        name, version = exchange.values["name"], exchange.values.get("version", "")
+        ask, form = self.read(
+            name, body, head_length, exchange.began, exchange.time_limit(), version
         )
+        return form.reply(await self._plane.predict(ask))
 
-    async def answer(
-        self, name: str, version: str, body: bytes, began: float, limit: float
-    ) -> bytes:
-        """The JSON answer to a JSON body; all that a faster way in has to call.
+    def read(
+        self,
+        name: str,
+        body: bytes,
+        head_length: str,
+        began: float,
+        limit: float,
+        version: str = "",
+    ) -> tuple[Ask, Form]:
+        """What a body asks for, and how the answer is wanted.
+
+        Args:
+            head_length: The header `Inference-Header-Content-Length`, or empty.
 
         Raises:
-            DomainError: When there is none.
+            DomainError: When the request is wrong.
         """
-        document = _object(parse_json(body), "body")
         route = self._plane.route(name)
-        inputs = [
-            _tensor(each, f"inputs[{index}]")
-            for index, each in enumerate(_list(document.get("inputs"), "inputs"))
-        ]
-        wanted = [
-            _text(_object(each, f"outputs[{index}]").get("name"), f"outputs[{index}].name")
-            for index, each in enumerate(_list(document.get("outputs") or [], "outputs"))
-        ]
-        request_id = _text(document.get("id") or "", "id")
-        given = _object(document.get("parameters") or {}, "parameters")
-        ask = tensors.make_ask(route, name, version, inputs, began, limit)
-        ask.event_times_us = tensors.event_times(given.get(tensors.EVENT_TIME), len(ask.instances))
-        answer = await self._plane.predict(ask)
-        outputs = tensors.requested(tensors.output_tensors(answer), wanted)
-        reply: dict[str, Any] = {
-            "model_name": name,
-            "model_version": tensors.served_version(answer),
-            "parameters": tensors.parameters(answer),
-            "outputs": [
-                {"name": o.name, "datatype": o.datatype, "shape": o.shape, "data": o.data}
-                for o in outputs
-            ],
-        }
-        if request_id:
-            reply["id"] = request_id
-        return orjson.dumps(reply)
+        return read_request(route, name, version, body, head_length, began, limit)
 
 
 class ModelRoute:
@@ -103,8 +81,8 @@ class ModelRoute:
             "name": name,
             "versions": [variant.version for variant in route.variants],
             "platform": "modelyard",
-            "inputs": _metadata(tensors.input_metadata(route)),
-            "outputs": _metadata(tensors.output_metadata(route)),
+            "inputs": _metadata(answers.input_metadata(route)),
+            "outputs": _metadata(answers.output_metadata(route)),
         }
         return Reply(orjson.dumps(document))
 
@@ -144,60 +122,20 @@ class ServerRoute:
         return Reply(orjson.dumps(self._document))
 
 
-def v2_routes(plane: DataPlane, version: str, most_bytes: int) -> list[tuple[str, str, Any]]:
+def v2_routes(plane: DataPlane, infer: InferRoute, version: str) -> list[tuple[str, str, Any]]:
     """All routes: HTTP method, path template, handler."""
-    routes: list[tuple[str, str, Any]] = [("GET", "/v2", ServerRoute(version))]
-    for base in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):
+    routes: list[tuple[str, str, Any]] = [
+        ("GET", "/v2", ServerRoute(version)),
+        ("POST", INFER_PATH, infer),
+    ]
+    for base in (_MODEL, _VERSION):
         routes += [
             ("GET", base, ModelRoute(plane, base)),
             ("GET", f"{base}/ready", ModelReadyRoute(plane, f"{base}/ready")),
-            ("POST", f"{base}/infer", InferRoute(plane, f"{base}/infer", most_bytes)),
         ]
-    return routes
+    named = f"{_VERSION}/infer"
+    return [*routes, ("POST", named, InferRoute(plane, named, infer.most_bytes))]
 
 
 def _metadata(found: Sequence[tuple[str, str, list[int]]]) -> list[dict[str, Any]]:
     return [{"name": name, "datatype": kind, "shape": shape} for name, kind, shape in found]
-
-
-def _tensor(value: Any, path: str) -> Tensor:
-    each = _object(value, path)
-    if _BINARY in _object(each.get("parameters") or {}, f"{path}.parameters"):
-        raise Unimplemented("BINARY_TENSORS", "binary tensors are not offered over REST yet")
-    shape = _list(each.get("shape"), f"{path}.shape")
-    if not all(type(length) is int and 0 <= length < 2**31 for length in shape):
-        raise InvalidArgument("WRONG_TYPE", "must be whole numbers", field=f"{path}.shape")
-    data = _list(each.get("data"), f"{path}.data")
-    if data and type(data[0]) is list:
-        data = _flat(data, f"{path}.data")
-    return Tensor(
-        _text(each.get("name"), f"{path}.name"),
-        _text(each.get("datatype"), f"{path}.datatype"),
-        shape,
-        data,
-    )
-
-
-def _flat(rows: list[Any], path: str) -> list[Any]:
-    width = len(rows[0])
-    if not all(type(row) is list and len(row) == width for row in rows):
-        raise InvalidArgument("WRONG_SHAPE", "must be rows of one length", field=path)
-    return [value for row in rows for value in row]
-
-
-def _object(value: Any, path: str) -> dict[str, Any]:
-    if type(value) is not dict:
-        raise InvalidArgument("WRONG_TYPE", "must be an object", field=path)
-    return value
-
-
-def _list(value: Any, path: str) -> list[Any]:
-    if type(value) is not list:
-        raise InvalidArgument("WRONG_TYPE", "must be a list", field=path)
-    return value
-
-
-def _text(value: Any, path: str) -> str:
-    if type(value) is not str:
-        raise InvalidArgument("WRONG_TYPE", "must be a string", field=path)
-    return value

@@ -12,7 +12,7 @@ from inference import grpc_predict_v2_pb2_grpc
 
 from gateway.dataplane.core import DataPlane
 from gateway.grpc_door import time_left
-from gateway.inference_v2 import tensors
+from gateway.inference_v2 import answers, tensors
 from gateway.inference_v2.wire import add_output, read_tensors
 
 Metadata = v2.ModelMetadataResponse.TensorMetadata
@@ -55,8 +55,8 @@ class InferenceServicer(grpc_predict_v2_pb2_grpc.GRPCInferenceServiceServicer):
             name=request.name,
             versions=[variant.version for variant in route.variants],
             platform="modelyard",
-            inputs=[_metadata(*each) for each in tensors.input_metadata(route)],
-            outputs=[_metadata(*each) for each in tensors.output_metadata(route)],
+            inputs=[_metadata(*each) for each in answers.input_metadata(route)],
+            outputs=[_metadata(*each) for each in answers.output_metadata(route)],
         )
 
     async def ModelInfer(
@@ -79,14 +79,14 @@ class InferenceServicer(grpc_predict_v2_pb2_grpc.GRPCInferenceServiceServicer):
         answer = await self._plane.predict(ask)
         response = v2.ModelInferResponse(
             model_name=request.model_name,
-            model_version=tensors.served_version(answer),
+            model_version=answers.served_version(answer),
             id=request.id,
         )
-        for name, value in tensors.parameters(answer).items():
+        for name, value in answers.parameters(answer).items():
             response.parameters[name].string_param = value
         wanted = [each.name for each in request.outputs]
         raw = bool(request.raw_input_contents)
-        for tensor in tensors.requested(tensors.output_tensors(answer), wanted):
+        for tensor in answers.requested(answers.output_tensors(answer), wanted):
             add_output(response, tensor, raw=raw)
         return response
 

@@ -8,10 +8,9 @@ import asyncio
 import queue
 import time
 from array import array
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
-import grpc
 from google.protobuf import empty_pb2
 from modelyard.data.v1 import data_pb2
 from modelyard.dataplane.v1 import dataplane_pb2, dataplane_pb2_grpc
@@ -20,6 +19,7 @@ from modelyard.registry.v1 import registry_pb2, registry_pb2_grpc
 
 from service_kit.context import current_caller, remaining
 from service_kit.errors import NotFound, ResourceExhausted
+from service_kit.frames import FrameProtocol
 
 Rows = list[list[float]]
 Model = Callable[[Rows], Rows]
@@ -40,36 +40,37 @@ class FakeReplica:
         self.raw: bytes | None = None
         self.batches: list[int] = []
         self.address = ""
-        self._server: grpc.aio.Server | None = None
+        self.callers: set[_Caller] = set()
+        self._server: asyncio.Server | None = None
 
     async def start(self, port: int = 0) -> str:
-        self._server = grpc.aio.server()
-        dataplane_pb2_grpc.add_ReplicaServiceServicer_to_server(self, self._server)
-        port = self._server.add_insecure_port(f"127.0.0.1:{port}")
-        await self._server.start()
-        self.address = f"127.0.0.1:{port}"
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: _Caller(self), "127.0.0.1", port)
+        self.address = f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
         return self.address
 
     async def stop(self) -> None:
         if self._server is not None:
-            await self._server.stop(None)
+            self._server.close()
+            for caller in list(self.callers):
+                caller.transport.abort()
 
-    async def InferStream(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
-        async for request in requests:
-            self.batches.append(len(request.items))
-            if self.break_next:
-                self.break_next = False
-                await context.abort(grpc.StatusCode.UNAVAILABLE, "broken")
-            if self.delay:
-                await asyncio.sleep(self.delay)
-            response = dataplane_pb2.InferStreamResponse()
-            for item in request.items:
-                result = response.results.add(id=item.id, queue_us=20, score_us=230)
-                if self.error:
-                    result.error_reason = self.error
-                else:
-                    result.outputs = self._outputs(item)
-            yield response
+    async def answer(self, caller: _Caller, request: Any) -> None:
+        self.batches.append(len(request.items))
+        if self.break_next:
+            self.break_next = False
+            caller.transport.abort()
+            return
+        if self.delay:
+            await asyncio.sleep(self.delay)
+        response = dataplane_pb2.InferStreamResponse()
+        for item in request.items:
+            result = response.results.add(id=item.id, queue_us=20, score_us=230)
+            if self.error:
+                result.error_reason = self.error
+            else:
+                result.outputs = self._outputs(item)
+        caller.send(response.SerializeToString())
 
     def _outputs(self, item: Any) -> bytes:
         if self.raw is not None:
@@ -79,6 +80,37 @@ class FakeReplica:
         width = len(flat) // item.rows
         rows = [flat[at : at + width].tolist() for at in range(0, len(flat), width)]
         return array("f", [value for row in self.model(rows) for value in row]).tobytes()
+
+
+class _Caller(FrameProtocol):
+    """A connection to a fake replica, which lets everybody in."""
+
+    def __init__(self, replica: FakeReplica) -> None:
+        super().__init__()
+        self._replica = replica
+        self._requests: asyncio.Queue[bytes] | None = None
+
+    def opened(self) -> None:
+        self._replica.callers.add(self)
+
+    def closed(self) -> None:
+        self._replica.callers.discard(self)
+        if self._requests is not None:
+            self._working.cancel()
+
+    def received(self, message: bytes) -> None:
+        if self._requests is None:
+            self.send(dataplane_pb2.Welcome().SerializeToString())
+            self.trust()
+            self._requests = asyncio.Queue()
+            self._working = asyncio.create_task(self._work(self._requests))
+        else:
+            self._requests.put_nowait(message)
+
+    async def _work(self, requests: asyncio.Queue[bytes]) -> None:
+        while True:
+            request = dataplane_pb2.InferStreamRequest.FromString(await requests.get())
+            await self._replica.answer(self, request)
 
 
 class FakeDataPlane(dataplane_pb2_grpc.DataPlaneServiceServicer):

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from array import array
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-import grpc
 import pytest
 
 from gateway.dataplane import replicas as streams
 from gateway.dataplane.pool import ReplicaPool
 from gateway.dataplane.replicas import ReplicaError
 from gateway.dataplane.routing import ReplicaAddress
+from service_kit import frames
+from service_kit.settings import ServiceSettings
 from tests.gateway.fakes import FakeReplica, Rows
 
+SETTINGS = ServiceSettings(service="gateway", service_token="token")
 Run = Callable[[Awaitable[Any]], Any]
 
 
@@ -35,7 +38,8 @@ def value(data: bytes) -> float:
 
 @asynccontextmanager
 async def pool_of(*fakes: FakeReplica) -> AsyncIterator[ReplicaPool]:
-    pool = ReplicaPool(grpc.aio.insecure_channel)
+    connect = functools.partial(frames.connect, settings=SETTINGS)
+    pool = ReplicaPool(connect, frames.hello(SETTINGS))
     addresses = [ReplicaAddress(f"r{at}", "v", await fake.start()) for at, fake in enumerate(fakes)]
     pool.add(addresses)
     for address in addresses:

@@ -7,6 +7,8 @@ from array import array
 from typing import Any
 
 import grpc
+import httpx
+import orjson
 import pytest
 from google.protobuf import struct_pb2
 from inference import grpc_predict_v2_pb2 as v2
@@ -155,9 +157,129 @@ def test_wrong_tensors(late: Suite, inputs: Any, status: int, reason: str, field
     assert problem["violations"][0]["field"] == field
 
 
-def test_binary_tensors_are_declined(late: Suite) -> None:
-    answer = late.post(INFER, content=b"{}", headers={"inference-header-content-length": "2"})
-    assert (answer.status_code, answer.json()["reason"]) == (501, "BINARY_TENSORS")
+def binary(
+    late: Suite, inputs: list[tuple[str, str, list[int], bytes]], tail: bytes = b"", **head: Any
+) -> httpx.Response:
+    document = {
+        "inputs": [
+            {
+                "name": name,
+                "datatype": kind,
+                "shape": shape,
+                "parameters": {"binary_data_size": len(data)},
+            }
+            for name, kind, shape, data in inputs
+        ],
+        **head,
+    }
+    text = orjson.dumps(document)
+    headers = {
+        "inference-header-content-length": str(len(text)),
+        "content-type": "application/octet-stream",
+    }
+    body = b"".join((text, *(data for *_, data in inputs), tail))
+    return late.post(INFER, content=body, headers=headers)
+
+
+def strings(*values: str) -> bytes:
+    return b"".join(struct.pack("<I", len(v.encode())) + v.encode() for v in values)
+
+
+BINARY = [
+    ("carrier", "BYTES", [2], strings("UA", "AA")),
+    ("origin", "BYTES", [2, 1], strings("JFK", "LGA")),
+    ("distance", "FP64", [2], struct.pack("<2d", 100.5, 200)),
+    ("hour", "INT8", [2], struct.pack("<2b", 7, 8)),
+]
+
+
+def test_binary_tensors(late: Suite) -> None:
+    answer = binary(late, BINARY)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["outputs"][0]["data"] == SCORES
+    answer = binary(late, BINARY, parameters={"binary_data_output": True})
+    at = int(answer.headers["inference-header-content-length"])
+    assert answer.headers["content-type"] == "application/octet-stream"
+    (output,) = orjson.loads(answer.content[:at])["outputs"]
+    assert output == {
+        "name": "late",
+        "datatype": "FP32",
+        "shape": [2],
+        "parameters": {"binary_data_size": 8},
+    }
+    assert list(struct.unpack("<2f", answer.content[at:])) == SCORES
+    wanted = [{"name": "late", "parameters": {"binary_data": True}}]
+    assert "inference-header-content-length" in binary(late, BINARY, outputs=wanted).headers
+
+
+@pytest.mark.parametrize(
+    ("kind", "form"),
+    [
+        *(("INT8", "b"), ("INT16", "h"), ("INT32", "i"), ("INT64", "q")),
+        *(("UINT8", "B"), ("UINT16", "H"), ("UINT32", "I"), ("UINT64", "Q")),
+        *(("FP16", "e"), ("FP32", "f"), ("FP64", "d")),
+    ],
+)
+def test_every_number_type_as_bytes(late: Suite, kind: str, form: str) -> None:
+    data = struct.pack(f"<2{form}", 7, 8)
+    answer = binary(late, [*BINARY[:3], ("hour", kind, [2], data)])
+    assert answer.json()["outputs"][0]["data"] == SCORES
+
+
+def test_short_floats_and_booleans(late: Suite) -> None:
+    upper_halves = b"".join(struct.pack("<f", value)[2:] for value in (7, 8))
+    answer = binary(late, [*BINARY[:3], ("hour", "BF16", [2], upper_halves)])
+    assert answer.json()["outputs"][0]["data"] == SCORES
+    answer = binary(late, [*BINARY[:3], ("hour", "BOOL", [2], b"\x01\x00")])
+    assert answer.json()["outputs"][0]["data"] == [SCORES[0] - 6, SCORES[1] - 8]
+    answer = late.post(INFER, {"inputs": [*GOOD[:3], tensor("hour", "BOOL", [True, False])]})
+    assert answer.json()["outputs"][0]["data"] == [SCORES[0] - 6, SCORES[1] - 8]
+
+
+def test_the_matrix_as_bytes(late: Suite) -> None:
+    rows = [10, 1.5, 100, 7, 0, 20, 2.5, 200, 8, -1]
+    for kind, form in (("FP32", "f"), ("FP64", "d")):
+        answer = binary(late, [("features", kind, [2, 5], struct.pack(f"<10{form}", *rows))])
+        assert answer.json()["outputs"][0]["data"] == [118.5, 229.5]
+
+
+@pytest.mark.parametrize(
+    ("tensors", "tail", "reason", "field"),
+    [
+        ([("features", "FP32", [1, 5], b"123")], b"", "WRONG_SHAPE", None),
+        ([("features", "NOPE", [1, 5], b"1234")], b"", "UNKNOWN_DATATYPE", None),
+        ([("features", "FP32", [1, 5], bytes(20))], b"1", "WRONG_SHAPE", "body"),
+        (
+            [("features", "FP32", [1, 5], struct.pack("<5f", 1, 1, 1, 1, float("nan")))],
+            b"",
+            "NOT_FINITE",
+            "inputs[0].data",
+        ),
+        (
+            [("features", "FP64", [1, 5], struct.pack("<5d", 1, 1, 1, 1, 1e39))],
+            b"",
+            "OUT_OF_RANGE",
+            "inputs[0].data",
+        ),
+        ([("carrier", "BYTES", [1], b"\x05\x00\x00\x00ab")], b"", "WRONG_SHAPE", None),
+        ([("carrier", "BYTES", [1], b"\x01\x00\x00\x00\xff")], b"", "WRONG_TYPE", None),
+    ],
+)
+def test_wrong_bytes(
+    late: Suite, tensors: Any, tail: bytes, reason: str, field: str | None
+) -> None:
+    problem = binary(late, tensors, tail).json()
+    assert (problem["status"], problem["reason"]) == (400, reason)
+    where = field or "inputs[0].parameters.binary_data_size"
+    assert problem["violations"][0]["field"] == where
+
+
+@pytest.mark.parametrize("length", ["x", "-1", "999"])
+def test_a_wrong_length_of_the_head(late: Suite, length: str) -> None:
+    headers = {"inference-header-content-length": length}
+    problem = late.post(INFER, content=b"{}", headers=headers).json()
+    assert (problem["status"], problem["reason"]) == (400, "WRONG_LENGTH")
+    assert problem["violations"][0]["field"] == "Inference-Header-Content-Length"
 
 
 def test_health_and_metadata(late: Suite) -> None:

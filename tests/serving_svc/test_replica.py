@@ -1,22 +1,21 @@
-"""A replica without Ray: real models, real gRPC, a fake registry and a fake serving."""
+"""A replica without Ray: real models, real connections, a fake registry and a fake serving."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-import grpc
-import grpc.aio
 import numpy as np
 import pytest
 from modelyard.dataplane.v1 import dataplane_pb2, dataplane_pb2_grpc
 from modelyard.registry.v1 import registry_pb2_grpc
 
-from service_kit.channels import open_aio_channel, open_channel
+from service_kit.channels import open_channel
 from service_kit.errors import FailedPrecondition, NotFound
+from service_kit.frames import MOST_HELLO_BYTES, FrameProtocol, connect, hello
 from service_kit.server import ServiceServer
 from service_kit.settings import ServiceSettings
 from serving_svc.artifacts import fetch
@@ -90,21 +89,53 @@ def floats(result: dataplane_pb2.InferItemResult) -> list[float]:
     return [float(value) for value in np.frombuffer(result.outputs, "<f4")]
 
 
+class Peer(FrameProtocol):
+    """A connection to a replica, with what came over it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.frames: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self.trust()
+
+    def received(self, message: bytes) -> None:
+        self.frames.put_nowait(message)
+
+    def closed(self) -> None:
+        self.frames.put_nowait(None)
+
+    async def answers(self) -> dict[int, dataplane_pb2.InferItemResult]:
+        frame = await asyncio.wait_for(self.frames.get(), 5)
+        assert frame is not None, "the replica hung up"
+        results = dataplane_pb2.InferStreamResponse.FromString(frame).results
+        return {result.id: result for result in results}
+
+    def ask(self, items: list[dataplane_pb2.InferItem]) -> None:
+        self.send(dataplane_pb2.InferStreamRequest(items=items).SerializeToString())
+
+
+async def reach(address: str, settings: ServiceSettings) -> tuple[Peer, str]:
+    """A connection, and the reason why it is of no use."""
+    peer = Peer()
+    await connect(address, lambda: peer, settings)
+    peer.send(hello(settings))
+    welcome = await asyncio.wait_for(peer.frames.get(), 5)
+    assert welcome is not None
+    return peer, dataplane_pb2.Welcome.FromString(welcome).error_reason
+
+
 async def ask(
     address: str, settings: ServiceSettings, messages: list[list[dataplane_pb2.InferItem]]
 ) -> dict[int, dataplane_pb2.InferItemResult]:
-    """Send messages on one stream; gives the answers by id."""
-
-    async def requests() -> AsyncIterator[dataplane_pb2.InferStreamRequest]:
-        for items in messages:
-            yield dataplane_pb2.InferStreamRequest(items=items)
-
-    async with open_aio_channel(address, settings) as channel:
-        stub = dataplane_pb2_grpc.ReplicaServiceStub(channel)
-        answers = {}
-        async for response in stub.InferStream(requests()):
-            answers.update({result.id: result for result in response.results})
-        return answers
+    """Send messages on one connection; gives the answers by id."""
+    peer, reason = await reach(address, settings)
+    assert reason == ""
+    answers: dict[int, dataplane_pb2.InferItemResult] = {}
+    for items in messages:
+        peer.ask(items)
+    while len(answers) < sum(map(len, messages)):
+        answers |= await peer.answers()
+    peer.transport.close()
+    return answers
 
 
 def test_requests_are_answered_by_their_ids(around: Surroundings, replica: Replica) -> None:
@@ -135,9 +166,23 @@ def test_bad_requests_are_refused_one_by_one(around: Surroundings, replica: Repl
 
 def test_a_caller_without_the_token_is_refused(around: Surroundings, replica: Replica) -> None:
     wrong = ServiceSettings(service="test", service_token="wrong")
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        asyncio.run(ask(replica.address, wrong, []))
-    assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+    async def knock() -> tuple[str, bytes | None]:
+        peer, reason = await reach(replica.address, wrong)
+        peer.ask([item(1, np.ones((1, 3), dtype=np.float32))])
+        return reason, await asyncio.wait_for(peer.frames.get(), 5)
+
+    assert asyncio.run(knock()) == ("BAD_SERVICE_TOKEN", None)
+
+
+def test_a_stranger_cannot_send_a_long_first_frame(around: Surroundings, replica: Replica) -> None:
+    async def knock() -> bytes | None:
+        peer = Peer()
+        await connect(replica.address, lambda: peer, around.settings)
+        peer.send(bytes(MOST_HELLO_BYTES + 1))
+        return await asyncio.wait_for(peer.frames.get(), 5)
+
+    assert asyncio.run(knock()) is None
 
 
 def test_it_reports_itself_and_drains_with_what_is_under_way(around: Surroundings) -> None:
@@ -151,21 +196,17 @@ def test_it_reports_itself_and_drains_with_what_is_under_way(around: Surrounding
     one = np.ones((1, 3), dtype=np.float32)
 
     async def talk() -> None:
-        async with open_aio_channel(replica.address, around.settings) as channel:
-            call = dataplane_pb2_grpc.ReplicaServiceStub(channel).InferStream()
-            left, number = 10, 0
-            while left:
-                number += 1
-                # Callers learn of it and go elsewhere; what they still send is answered.
-                left -= around.serving.reports[-1].draining
-                message = dataplane_pb2.InferStreamRequest(items=[item(number, one)])
-                await call.write(message)
-                response = await call.read()
-                assert response is not grpc.aio.EOF
-                answers.update({result.id: result for result in response.results})
-                await asyncio.sleep(0.001)
-                if number == 5:
-                    threading.Thread(target=replica.stop).start()
+        peer, _ = await reach(replica.address, around.settings)
+        left, number = 10, 0
+        while left:
+            number += 1
+            # Callers learn of it and go elsewhere; what they still send is answered.
+            left -= around.serving.reports[-1].draining
+            peer.ask([item(number, one)])
+            answers.update(await peer.answers())
+            await asyncio.sleep(0.001)
+            if number == 5:
+                threading.Thread(target=replica.stop).start()
 
     asyncio.run(talk())
     assert len(answers) > 10
@@ -234,18 +275,16 @@ def test_what_comes_while_a_batch_is_scored_is_the_next_batch() -> None:
         return matrix[:, :1].copy()
 
     async def run() -> None:
-        batcher, sink = MicroBatcher(slow, 3, 1, most_batch_rows=64), Sink()
+        got: list[Any] = []
+        batcher, sink = MicroBatcher(slow, 3, 1, most_batch_rows=64), Sink(got.extend)
         one = np.ones((1, 3), dtype=np.float32)
         batcher.submit([item(0, one)], sink)
         await asyncio.sleep(0.01)
         for number in range(1, 101):
             batcher.submit([item(number, one)], sink)
-        sink.close()
-        got = 0
-        while results := await sink.take():
-            got += len(results)
-        assert got == 101
-        assert not batcher.busy
+        while batcher.busy:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        assert len(got) == 101
         assert batcher.take_load().mean_wait_us > 0
         batcher.close()
 
@@ -260,14 +299,13 @@ def test_what_does_not_fit_the_queue_is_refused_and_one_failure_spoils_no_other(
         return matrix[:, :1].copy()
 
     async def run() -> dict[int, str]:
-        batcher, sink = MicroBatcher(moody, 3, 1, most_queued_rows=3), Sink()
+        got: list[Any] = []
+        batcher, sink = MicroBatcher(moody, 3, 1, most_queued_rows=3), Sink(got.extend)
         items = [item(n, np.full((1, 3), n, dtype=np.float32)) for n in (12, 13, 14, 15)]
         batcher.submit(items, sink)
-        sink.close()
-        answers = {}
-        while results := await sink.take():
-            answers.update({result.id: result.error_reason for result in results})
+        while batcher.busy:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
         batcher.close()
-        return answers
+        return {result.id: result.error_reason for result in got}
 
     assert asyncio.run(run()) == {12: "", 13: "MODEL_FAILED", 14: "", 15: "RESOURCE_EXHAUSTED"}

@@ -1,0 +1,151 @@
+"""The common case of a prediction, answered by callbacks: no task, no future, no timer of its own.
+
+Only that case: the caller gives every input, every variant has a replica, and nothing goes wrong.
+Whatever else there is (features to look up, a lost replica, a model's failure, a deadline) is left
+to `DataPlane.predict`, so that there is one place that knows what to do then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from gateway.dataplane.ask import Answer, Ask, Prepared, Scored
+from gateway.dataplane.core import SHARE_BEFORE_FALLBACK, DataPlane
+from gateway.dataplane.pool import ReplicaPool
+from gateway.dataplane.prepare import given_inputs
+from gateway.dataplane.replicas import Item, ReplicaError, ReplicaStream
+from gateway.dataplane.replicas import Scored as Outcome
+from gateway.dataplane.routing import Route, Variant
+from gateway.dataplane.scorer import decode_outputs
+from gateway.dataplane.split import check_ask, groups_of, units_of
+from service_kit.ids import uuid7_strs
+
+#: Seconds between two looks for requests whose time is over.
+SWEEP_S = 0.05
+
+Done = Callable[[Answer | None], None]
+"""Told once of the answer, or of nothing when the ordinary way has to find one; must not raise."""
+
+
+@dataclass(slots=True, eq=False)
+class _Pending:
+    """A request under way; `left` counts the groups without an answer."""
+
+    route: Route
+    ask: Ask
+    ids: list[str]
+    units: list[str]
+    times: list[int]
+    expires: float
+    done: Done
+    left: int
+    scored: list[Scored] = field(default_factory=list)
+    items: list[Item] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Part:
+    """The rows of a request that one variant answers."""
+
+    variant: Variant
+    rows: list[int]
+    prepared: Prepared
+    stream: ReplicaStream
+
+
+class DirectPath:
+    """Answers the common case.
+
+    Args:
+        plane: Knows the routes, counts what is under way, and records the answers.
+        pool: The replicas.
+    """
+
+    def __init__(self, plane: DataPlane, pool: ReplicaPool) -> None:
+        self._plane = plane
+        self._pool = pool
+        self._pending: set[_Pending] = set()
+        self._sweeping = False
+
+    def take(self, ask: Ask, done: Done) -> bool:
+        """Begin to answer a request; false when it is for the ordinary way.
+
+        Raises:
+            DomainError: When the request is wrong.
+        """
+        route = self._plane.route(ask.endpoint)
+        check_ask(route, ask)
+        ids = uuid7_strs(len(ask.instances))
+        units = units_of(route, ask, ids)
+        parts = self._parts(route, ask, units)
+        if not parts or not self._plane.enter(route):
+            return False
+        limit = min(route.deadline_s, ask.time_limit)
+        if any(part.variant is not route.champion for part in parts):
+            limit *= SHARE_BEFORE_FALLBACK
+        times = ask.event_times_us or [time.time_ns() // 1_000] * len(ids)
+        pending = _Pending(route, ask, ids, units, list(times), ask.began + limit, done, len(parts))
+        self._pending.add(pending)
+        for part in parts:
+            told = functools.partial(self._told, pending, part)
+            pending.items.append(part.stream.submit(part.prepared.matrix, len(part.rows), told))
+        if not self._sweeping:
+            self._sweeping = True
+            asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
+        return True
+
+    def _parts(self, route: Route, ask: Ask, units: list[str]) -> list[_Part]:
+        parts = []
+        for variant, rows in groups_of(route, ask, units):
+            if variant.plan.looked_up:
+                return []
+            try:
+                stream = self._pool.choose(variant.model_version)
+            except ReplicaError:
+                return []
+            parts.append(_Part(variant, rows, given_inputs(variant, ask, rows), stream))
+        return parts
+
+    def _told(self, pending: _Pending, part: _Part, outcome: Outcome | ReplicaError) -> None:
+        try:
+            if isinstance(outcome, ReplicaError):
+                raise outcome
+            outputs = decode_outputs(part.variant, outcome.outputs, len(part.rows))
+        except ReplicaError:
+            self._leave(pending)
+            pending.done(None)
+            return
+        pending.scored.append(
+            Scored(
+                *(part.rows, part.variant, part.variant, "", outputs, part.prepared),
+                outcome.took_us,
+            )
+        )
+        pending.left -= 1
+        if not pending.left:
+            self._leave(pending)
+            answer = Answer(
+                *(pending.route, pending.ids, pending.units, pending.times, pending.scored)
+            )
+            self._plane.answered(pending.ask, answer)
+            pending.done(answer)
+
+    def _leave(self, pending: _Pending) -> None:
+        self._pending.discard(pending)
+        self._plane.leave(pending.route)
+        for item in pending.items:
+            item.abandoned = True
+        pending.items.clear()  # items know the request: the collector of cycles has nothing to do
+
+    def _sweep(self) -> None:
+        now = time.monotonic()
+        for pending in [each for each in self._pending if each.expires < now]:
+            self._leave(pending)
+            pending.done(None)
+        self._sweeping = bool(self._pending)
+        if self._sweeping:
+            asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)

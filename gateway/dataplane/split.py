@@ -1,0 +1,89 @@
+"""How a request is shared out: checks, units, and which variant answers which rows. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gateway.dataplane.ask import MOST_ROWS, Ask
+from gateway.dataplane.routing import Route, Variant
+from gateway.problems import Violations
+from service_kit.errors import InvalidArgument
+
+_MOST_VIOLATIONS = 20
+
+Group = tuple[Variant, list[int]]
+"""A variant and the rows of the request that it answers."""
+
+
+def check_ask(route: Route, ask: Ask) -> None:
+    """Refuse what no variant could answer.
+
+    Raises:
+        InvalidArgument: `WRONG_COUNT` or `UNKNOWN_FIELD`; all unknown fields are named.
+    """
+    rows = len(ask.instances)
+    if not 1 <= rows <= MOST_ROWS:
+        raise InvalidArgument(
+            "WRONG_COUNT", f"must be 1 to {MOST_ROWS} instances", field="instances"
+        )
+    if ask.event_times_us is not None and len(ask.event_times_us) != rows:
+        raise InvalidArgument(
+            "WRONG_COUNT", "must be as many as there are instances", field="event_times"
+        )
+    if ask.matrix is not None or all(map(route.accepted.issuperset, ask.instances)):
+        return
+    found = [
+        InvalidArgument(
+            "UNKNOWN_FIELD", "there is no such input", field=ask.where(row, _shown(key))
+        )
+        for row, instance in enumerate(ask.instances)
+        for key in instance
+        if key not in route.accepted
+    ]
+    raise Violations(found[:_MOST_VIOLATIONS])
+
+
+def units_of(route: Route, ask: Ask, ids: Sequence[str]) -> list[str]:
+    """What the traffic is split by, one a row: the routing key's value, else the prediction id.
+
+    Raises:
+        InvalidArgument: `FIELD_MISSING` or `WRONG_TYPE`.
+    """
+    key = route.routing_key
+    if not key or ask.matrix is not None:
+        return list(ids)
+    units = []
+    for row, instance in enumerate(ask.instances):
+        value = instance.get(key)
+        if type(value) not in (str, int) or value == "":
+            raise _no_unit(value, ask.where(row, key))
+        units.append(str(value))
+    return units
+
+
+def groups_of(route: Route, ask: Ask, units: Sequence[str]) -> list[Group]:
+    """The variants that answer, each with its rows.
+
+    Raises:
+        NotFound: `VERSION_NOT_SERVED` when one is asked for by name.
+    """
+    if ask.version:
+        return [(route.with_version(ask.version), list(range(len(units))))]
+    if len(units) == 1:
+        return [(route.assign(units[0]), [0])]
+    groups: dict[str, Group] = {}
+    for row, unit in enumerate(units):
+        variant = route.assign(unit)
+        groups.setdefault(variant.name, (variant, []))[1].append(row)
+    return list(groups.values())
+
+
+def _shown(name: str) -> str:
+    # A field's name is the caller's text: it is named only when it could be one.
+    return name if name.isidentifier() and name.isascii() and len(name) <= 64 else "?"
+
+
+def _no_unit(value: object, path: str) -> InvalidArgument:
+    if value is None or value == "":
+        return InvalidArgument("FIELD_MISSING", "the traffic is split by it", field=path)
+    return InvalidArgument("WRONG_TYPE", "must be a string or an integer", field=path)

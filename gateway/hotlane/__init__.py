@@ -1,0 +1,1 @@
+"""The fast way in for predictions: bytes to answer without ASGI, tasks or futures."""

@@ -1,0 +1,193 @@
+"""Which requests take the fast way, and what happens to them there.
+
+The lane answers what succeeds. Everything else (a wrong key, a wrong field, features to look up, a
+lost replica, a deadline, a caller who is traced) it declines, before or after it has tried, and
+the request goes the ordinary way, which finds the same answer or says what is wrong.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import chain
+from typing import Protocol
+
+from gateway.access.service import Door, key_of
+from gateway.dataplane.ask import Answer, Ask
+from gateway.dataplane.core import DataPlane
+from gateway.dataplane.direct import DirectPath
+from gateway.dataplane.routing import RoutingState
+from gateway.front import MOST_HEADER_BYTES, Front, observe
+from gateway.http import DEFAULT_DEADLINE_S, Reply
+from gateway.inference_v2.document import HEAD_LENGTH
+from service_kit.errors import DomainError
+
+_log = logging.getLogger(__name__)
+_OCTETS = b"application/octet-stream"
+_KINDS = frozenset((b"", b"application/json"))
+#: Headers with which a request goes the ordinary way.
+_ELSEWHERE = frozenset(
+    (b"expect", b"request-timeout", b"traceparent", b"transfer-encoding", b"upgrade")
+)
+
+
+class Form(Protocol):
+    """How an answer is wanted."""
+
+    def reply(self, answer: Answer) -> Reply:
+        """The answer as it goes out; raises DomainError."""
+        ...
+
+
+class HotRoute(Protocol):
+    """A route that can be asked without an ASGI exchange."""
+
+    @property
+    def label(self) -> str: ...
+
+    @property
+    def scope(self) -> str: ...
+
+    @property
+    def most_bytes(self) -> int: ...
+
+    def read(
+        self, name: str, body: bytes, head_length: str, began: float, limit: float, /
+    ) -> tuple[Ask, Form]:
+        """What a body asks for; raises DomainError."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a path leads to."""
+
+    route: HotRoute
+    endpoint: str
+
+
+@dataclass(slots=True)
+class Admitted:
+    """A request whose head is in order.
+
+    Attributes:
+        most_bytes: Bytes that its body may have.
+        head_length: Header `Inference-Header-Content-Length`, or empty.
+        began: Monotonic time of its arrival.
+    """
+
+    target: Target
+    most_bytes: int
+    head_length: str
+    request_id: str
+    began: float
+
+
+class HotLane:
+    """Takes requests for predictions.
+
+    Args:
+        routes: Routes by what comes before and after the endpoint's id in their paths.
+    """
+
+    def __init__(
+        self,
+        plane: DataPlane,
+        direct: DirectPath,
+        door: Door,
+        front: Front,
+        routes: Mapping[tuple[str, str], HotRoute],
+    ) -> None:
+        self._plane = plane
+        self._direct = direct
+        self._door = door
+        self._front = front
+        self._routes = dict(routes)
+        self._state: RoutingState | None = None
+        self._targets: dict[bytes, Target] = {}
+
+    def admit(self, url: bytes, headers: list[tuple[bytes, bytes]]) -> Admitted | None:
+        """Look at the head of a `POST`; nothing when it has to go the ordinary way.
+
+        Args:
+            headers: Names in lower case.
+        """
+        if self._state is not self._plane.state:
+            self._compile(self._plane.state)
+        target = self._targets.get(url)
+        found = dict(headers)
+        if target is None or len(found) != len(headers) or not _ELSEWHERE.isdisjoint(found):
+            return None
+        if sum(map(len, chain(found, found.values()))) + len(url) > MOST_HEADER_BYTES:
+            return None
+        get = found.get
+        head_length = get(HEAD_LENGTH, b"")
+        kind = get(b"content-type", b"")
+        if kind not in _KINDS and not (kind == _OCTETS and head_length):
+            return None
+        key = key_of(
+            get(b"authorization", b"").decode("latin-1"), get(b"x-api-key", b"").decode("latin-1")
+        )
+        if not self._door.admits(key, target.route.scope):
+            return None
+        return Admitted(
+            target,
+            target.route.most_bytes,
+            head_length.decode("latin-1"),
+            get(b"x-request-id", b"").decode("latin-1"),
+            time.monotonic(),
+        )
+
+    def take(self, request: Admitted, body: bytes, finish: Callable[[Reply | None], None]) -> bool:
+        """Begin to answer; false when it has to go the ordinary way.
+
+        Args:
+            finish: Told once of the answer, or of nothing when the ordinary way has to find one.
+        """
+        if not self._front.enter():
+            return False
+        target = request.target
+        try:
+            ask, form = target.route.read(
+                *(target.endpoint, body, request.head_length, request.began, DEFAULT_DEADLINE_S)
+            )
+            done = functools.partial(self._done, request, form, finish)
+            taken = self._direct.take(ask, done)
+        except DomainError:
+            taken = False
+        except Exception:
+            _log.exception("the hot lane failed", extra={"route": target.route.label})
+            taken = False
+        if not taken:
+            self._front.leave()
+        return taken
+
+    def _done(
+        self,
+        request: Admitted,
+        form: Form,
+        finish: Callable[[Reply | None], None],
+        answer: Answer | None,
+    ) -> None:
+        self._front.leave()
+        reply: Reply | None = None
+        try:
+            if answer is not None:
+                reply = form.reply(answer)
+                observe(request.target.route.label, "POST", reply.status, request.began)
+            finish(reply)
+        except DomainError:
+            finish(None)
+        except Exception:
+            _log.exception("the hot lane failed", extra={"route": request.target.route.label})
+
+    def _compile(self, state: RoutingState) -> None:
+        self._targets = {
+            f"{before}{endpoint}{after}".encode(): Target(route, endpoint)
+            for endpoint in state.routes
+            for (before, after), route in self._routes.items()
+        }
+        self._state = state

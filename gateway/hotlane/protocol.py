@@ -1,0 +1,208 @@
+"""Uvicorn's HTTP protocol with a lane of its own for predictions.
+
+A request whose head is in order is collected here and given to the lane. One that the lane
+declines goes on as if this class did not exist: Uvicorn makes an ASGI cycle of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from gateway.front import NOSNIFF, request_id_of
+from gateway.hotlane.lane import Admitted, HotLane
+from gateway.http import BEGAN, Header, Reply
+
+_STATUS = b"HTTP/1.1 200 OK\r\n"
+
+
+@functools.lru_cache(maxsize=64)
+def _lines(headers: tuple[Header, ...]) -> bytes:
+    return b"".join(b"%b: %b\r\n" % header for header in headers)
+
+
+_LAST = _lines((NOSNIFF,))
+_LAST_OF_ALL = _lines((NOSNIFF, (b"connection", b"close")))
+
+
+class _NoEvent:
+    """Stands where a cycle keeps the event that wakes its reader: nobody reads here."""
+
+    def set(self) -> None:
+        """Nothing waits."""
+
+
+class HotCycle:
+    """A request in the lane, with what Uvicorn asks of a cycle.
+
+    Attributes:
+        scope: For going the ordinary way later on.
+        before: The cycle of the request before it on the connection, until the lane has this one.
+        parts: The body as it came.
+    """
+
+    __slots__ = (
+        *("admitted", "before", "body", "disconnected", "keep_alive", "parts", "protocol"),
+        *("response_complete", "scope", "size", "url"),
+    )
+    message_event = _NoEvent()
+
+    def __init__(self, protocol: HotLaneProtocol, admitted: Admitted) -> None:
+        self.protocol = protocol
+        self.admitted = admitted
+        self.scope = protocol.scope
+        self.before: Any = protocol.cycle
+        self.url = protocol.url
+        self.parts: list[bytes] = []
+        self.size = 0
+        self.body = b""
+        self.keep_alive = True
+        self.disconnected = False
+        self.response_complete = False
+
+    def finish(self, reply: Reply | None) -> None:
+        """Send the answer; without one, go the ordinary way."""
+        if reply is None:
+            self.protocol.start_over(self)
+        else:
+            self.protocol.write_reply(self, reply)
+
+
+class HotLaneProtocol(HttpToolsProtocol):  # type: ignore[misc]
+    """One connection.
+
+    Args:
+        lane: Takes the requests that it can.
+        body_timeout: Seconds that the lane waits for the rest of a body.
+    """
+
+    def __init__(self, lane: HotLane, body_timeout: float, **given: Any) -> None:
+        super().__init__(**given)
+        self._lane = lane
+        self._body_timeout = body_timeout
+        self._hot: HotCycle | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes came."""
+        super().data_received(data)
+        if self._hot is not None and self._timer is None:
+            self._timer = self.loop.call_later(self._body_timeout, self._body_is_late)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The caller left; what is under way for it is answered to nobody."""
+        self._collected()
+        super().connection_lost(exc)
+
+    def on_headers_complete(self) -> None:
+        """The head is there: into the lane, or the ordinary way."""
+        admitted = self._admit()
+        if admitted is None:
+            super().on_headers_complete()
+        else:
+            self.scope[BEGAN] = admitted.began
+            self._hot = self.cycle = HotCycle(self, admitted)
+
+    def on_body(self, body: bytes) -> None:
+        """A part of the body."""
+        hot = self._hot
+        if hot is None:
+            super().on_body(body)
+            return
+        hot.parts.append(body)
+        hot.size += len(body)
+        if hot.size > hot.admitted.most_bytes:
+            self._leave_lane(hot)
+
+    def on_message_complete(self) -> None:
+        """The body is there."""
+        hot = self._collected()
+        if hot is None:
+            super().on_message_complete()
+            return
+        hot.body = hot.parts[0] if len(hot.parts) == 1 else b"".join(hot.parts)
+        if self._lane.take(hot.admitted, hot.body, hot.finish):
+            hot.before = None
+        else:
+            self._leave_lane(hot)
+            super().on_message_complete()
+
+    def write_reply(self, hot: HotCycle, reply: Reply) -> None:
+        """Send an answer of the lane."""
+        hot.response_complete = True
+        if self.transport.is_closing():
+            return
+        request_id = request_id_of(hot.admitted.request_id).encode()
+        self.transport.write(
+            b"%b%b%bcontent-length: %d\r\nx-request-id: %b\r\n%b\r\n%b"
+            % (
+                _STATUS,
+                _lines(tuple(self.server_state.default_headers)),
+                _lines(tuple(reply.headers)),
+                len(reply.body),
+                request_id,
+                _LAST if hot.keep_alive else _LAST_OF_ALL,
+                reply.body,
+            )
+        )
+        if not hot.keep_alive:
+            self.transport.close()
+        self.on_response_complete()
+
+    def start_over(self, hot: HotCycle) -> None:
+        """Have a request answered the ordinary way after all."""
+        if self.transport.is_closing():
+            hot.response_complete = True
+            return
+        path = hot.url.decode("ascii")
+        hot.scope |= {"method": "POST", "path": path, "raw_path": hot.url, "query_string": b""}
+        cycle = RequestResponseCycle(
+            scope=hot.scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=self.access_log,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=False,
+            keep_alive=hot.keep_alive,
+            on_response=self.on_response_complete,
+        )
+        cycle.body = bytearray(hot.body)
+        cycle.more_body = False
+        cycle.message_event.set()
+        if self.cycle is hot:  # otherwise a pipelined request waits behind it
+            self.cycle = cycle
+        self._start_asgi_task(cycle, self.app)
+
+    def _admit(self) -> Admitted | None:
+        if self.parser.get_method() != b"POST":
+            return None
+        if not (self.cycle is None or self.cycle.response_complete) or self.flow.write_paused:
+            return None
+        if self.parser.get_http_version() != "1.1" or not self.parser.should_keep_alive():
+            return None
+        return self._lane.admit(self.url, self.headers)
+
+    def _collected(self) -> HotCycle | None:
+        hot, self._hot = self._hot, None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        return hot
+
+    def _body_is_late(self) -> None:
+        hot = self._collected()
+        if hot is not None and self.parser is not None:
+            self._leave_lane(hot)
+
+    def _leave_lane(self, hot: HotCycle) -> None:
+        self._collected()
+        self.cycle = hot.before
+        super().on_headers_complete()
+        for part in hot.parts:
+            super().on_body(part)

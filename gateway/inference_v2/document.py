@@ -1,0 +1,185 @@
+"""The protocol's REST documents: a JSON head, and tensors in it or as raw bytes behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import orjson
+
+from gateway.dataplane.ask import Answer, Ask
+from gateway.dataplane.routing import Route
+from gateway.http import JSON, Header, Reply
+from gateway.inference_v2 import answers, tensors
+from gateway.inference_v2.answers import Output
+from gateway.inference_v2.raw import read_raw, write_raw
+from gateway.inference_v2.tensors import Tensor
+from gateway.transcoder.requests import parse_json
+from service_kit.errors import InvalidArgument
+
+#: Header that says how many bytes of a body are its JSON head; raw tensors follow.
+HEAD_LENGTH = b"inference-header-content-length"
+_OCTETS = (b"content-type", b"application/octet-stream")
+_SIZE, _BINARY, _ALL_BINARY = "binary_data_size", "binary_data", "binary_data_output"
+
+
+@dataclass(slots=True)
+class Form:
+    """How an answer is wanted.
+
+    Attributes:
+        request_id: Goes back as it came.
+        outputs: Names and whether as raw bytes, in order; all outputs when empty.
+        all_binary: Whether outputs that are not named are wanted as raw bytes.
+    """
+
+    name: str
+    request_id: str
+    outputs: Sequence[tuple[str, bool]]
+    all_binary: bool
+
+    def reply(self, answer: Answer) -> Reply:
+        """The answer as it goes out.
+
+        Raises:
+            InvalidArgument: `UNKNOWN_OUTPUT`.
+        """
+        names = [name for name, _ in self.outputs]
+        found = answers.requested(answers.output_tensors(answer), names)
+        raw = [binary for _, binary in self.outputs] or [self.all_binary] * len(found)
+        tails: list[bytes] = []
+        document: dict[str, Any] = {
+            "model_name": self.name,
+            "model_version": answers.served_version(answer),
+            "parameters": answers.parameters(answer),
+            "outputs": [
+                _output(each, binary, tails) for each, binary in zip(found, raw, strict=True)
+            ],
+        }
+        if self.request_id:
+            document["id"] = self.request_id
+        head = orjson.dumps(document)
+        if not tails:
+            return Reply(head, headers=(JSON,))
+        length: Header = (HEAD_LENGTH, b"%d" % len(head))
+        return Reply(b"".join((head, *tails)), headers=(_OCTETS, length))
+
+
+def read_request(
+    route: Route, name: str, version: str, body: bytes, head_length: str, began: float, limit: float
+) -> tuple[Ask, Form]:
+    """The request in a body.
+
+    Args:
+        head_length: The header `Inference-Header-Content-Length`; empty without raw tensors.
+
+    Raises:
+        InvalidArgument: Naming the field at fault.
+    """
+    head, tail = _parts(body, head_length)
+    document = _object(parse_json(head), "body")
+    given = _object(document.get("parameters") or {}, "parameters")
+    found = _list(document.get("inputs"), "inputs")
+    inputs = []
+    for index, each in enumerate(found):
+        tensor, tail = _tensor(each, f"inputs[{index}]", tail)
+        inputs.append(tensor)
+    if tail:
+        raise InvalidArgument("WRONG_SHAPE", "has more bytes than its tensors", field="body")
+    all_binary = _flag(given.get(_ALL_BINARY), f"parameters.{_ALL_BINARY}")
+    outputs = [
+        _wanted(each, f"outputs[{index}]", all_binary)
+        for index, each in enumerate(_list(document.get("outputs") or [], "outputs"))
+    ]
+    request_id = _text(document.get("id") or "", "id")
+    ask = tensors.make_ask(route, name, version, inputs, began, limit)
+    ask.event_times_us = tensors.event_times(given.get(tensors.EVENT_TIME), len(ask.instances))
+    return ask, Form(name, request_id, outputs, all_binary)
+
+
+def _parts(body: bytes, head_length: str) -> tuple[bytes, memoryview]:
+    if not head_length:
+        return body, memoryview(b"")
+    if not head_length.isdecimal() or int(head_length[:20]) > len(body):
+        raise InvalidArgument(
+            "WRONG_LENGTH",
+            "must be the length of the JSON in the body",
+            field="Inference-Header-Content-Length",
+        )
+    at = int(head_length)
+    return body[:at], memoryview(body)[at:]
+
+
+def _tensor(value: Any, path: str, tail: memoryview) -> tuple[Tensor, memoryview]:
+    each = _object(value, path)
+    shape = _list(each.get("shape"), f"{path}.shape")
+    if not all(type(length) is int and 0 <= length < 2**31 for length in shape):
+        raise InvalidArgument("WRONG_TYPE", "must be whole numbers", field=f"{path}.shape")
+    name = _text(each.get("name"), f"{path}.name")
+    datatype = _text(each.get("datatype"), f"{path}.datatype")
+    parameters = each.get("parameters")
+    size = _object(parameters, f"{path}.parameters").get(_SIZE) if parameters else None
+    if size is None:
+        data = _list(each.get("data"), f"{path}.data")
+        if data and type(data[0]) is list:
+            data = _flat(data, f"{path}.data")
+        return Tensor(name, datatype, shape, data), tail
+    where = f"{path}.parameters.{_SIZE}"
+    if type(size) is not int or not 0 <= size <= len(tail):
+        raise InvalidArgument("WRONG_LENGTH", "must be the tensor's bytes in the body", field=where)
+    return Tensor(name, datatype, shape, read_raw(datatype, tail[:size], where)), tail[size:]
+
+
+def _output(output: Output, binary: bool, tails: list[bytes]) -> dict[str, Any]:
+    made: dict[str, Any] = {
+        "name": output.name,
+        "datatype": answers.DATATYPE,
+        "shape": output.shape,
+    }
+    if binary:
+        tails.append(write_raw(output.data))
+        made["parameters"] = {_SIZE: len(tails[-1])}
+    else:
+        made["data"] = output.data
+    return made
+
+
+def _wanted(value: Any, path: str, binary: bool) -> tuple[str, bool]:
+    each = _object(value, path)
+    given = _object(each.get("parameters") or {}, f"{path}.parameters")
+    if _BINARY in given:
+        binary = _flag(given[_BINARY], f"{path}.parameters.{_BINARY}")
+    return _text(each.get("name"), f"{path}.name"), binary
+
+
+def _flat(rows: list[Any], path: str) -> list[Any]:
+    width = len(rows[0])
+    if not all(type(row) is list and len(row) == width for row in rows):
+        raise InvalidArgument("WRONG_SHAPE", "must be rows of one length", field=path)
+    return list(chain.from_iterable(rows))
+
+
+def _object(value: Any, path: str) -> dict[str, Any]:
+    if type(value) is not dict:
+        raise InvalidArgument("WRONG_TYPE", "must be an object", field=path)
+    return value
+
+
+def _list(value: Any, path: str) -> list[Any]:
+    if type(value) is not list:
+        raise InvalidArgument("WRONG_TYPE", "must be a list", field=path)
+    return value
+
+
+def _text(value: Any, path: str) -> str:
+    if type(value) is not str:
+        raise InvalidArgument("WRONG_TYPE", "must be a string", field=path)
+    return value
+
+
+def _flag(value: Any, path: str) -> bool:
+    if value is None or type(value) is bool:
+        return bool(value)
+    raise InvalidArgument("WRONG_TYPE", "must be true or false", field=path)
