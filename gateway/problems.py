@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ import orjson
 from service_kit.errors import DomainError, InvalidArgument
 from service_kit.grpc_status import code_of
 
+_NUMBER = re.compile(r"(\d+)")
 CONTENT_TYPE = "application/problem+json"
 
 _STATUS: dict[grpc.StatusCode, int] = {
@@ -65,13 +67,20 @@ class Violations(InvalidArgument):
     """Several fields of one request are wrong.
 
     Args:
-        found: The violations, in the order of the request; at least one.
+        found: The violations, at least one; they are told in the order of their paths, whichever
+            part of the request was looked at first.
     """
 
     def __init__(self, found: Sequence[InvalidArgument]) -> None:
-        first = found[0]
+        self.found = tuple(sorted(found, key=_place))
+        first = self.found[0]
         super().__init__(first.reason, first.message, field=first.field)
-        self.found = tuple(found)
+
+
+def _place(error: InvalidArgument) -> list[tuple[int, str]]:
+    # `a[10]` comes after `a[9]`.
+    parts = _NUMBER.split(error.field or "")
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
 def status_of(error: DomainError) -> int:

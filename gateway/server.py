@@ -119,6 +119,7 @@ def _uvicorn_config(gateway: Gateway, settings: GatewaySettings) -> Any:
         http=functools.partial(HotLaneProtocol, gateway.lane, settings.body_timeout_s),
         ws="none",
         lifespan="off",
+        proxy_headers=False,
         log_config=None,
         access_log=False,
         server_header=False,

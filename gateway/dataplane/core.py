@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Coroutine, Sequence
+from typing import Any, Protocol
 
 from gateway.dataplane.ask import Answer, Ask, Prepared, Scored
 from gateway.dataplane.prepare import Preparer
@@ -14,6 +14,7 @@ from gateway.dataplane.routing import Route, RoutingState, Variant
 from gateway.dataplane.scorer import Scorer
 from gateway.dataplane.split import check_ask, groups_of, units_of
 from gateway.dataplane.telemetry import gauge_under_way, observe, refused
+from gateway.problems import Violations
 from service_kit.errors import (
     DeadlineExceeded,
     DomainError,
@@ -164,13 +165,19 @@ class DataPlane:
         raise _no_answer(failure) from failure
 
 
-async def _all(work: Sequence[object]) -> list[Scored]:
-    # Every group is awaited, so that a refusal of one leaves nothing behind.
-    done = await asyncio.gather(*work, return_exceptions=True)  # type: ignore[call-overload]
+async def _all(work: Sequence[Coroutine[Any, Any, Scored]]) -> list[Scored]:
+    # Every group is awaited, so that a refusal of one leaves nothing behind and all that is wrong
+    # with the request is named.
+    done = await asyncio.gather(*work, return_exceptions=True)
+    wrong = [each for each in done if isinstance(each, Violations)]
+    if len(wrong) > 1:
+        raise Violations([found for each in wrong for found in each.found])
+    scored = []
     for result in done:
         if isinstance(result, BaseException):
             raise result
-    return list(done)
+        scored.append(result)
+    return scored
 
 
 def _no_answer(failure: Exception) -> DomainError:

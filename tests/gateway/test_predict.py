@@ -143,9 +143,9 @@ def test_concurrent_requests_share_reads_and_messages(suite: Suite) -> None:
             "WRONG_TYPE",
             [
                 "instances[1].carrier",
-                "instances[1].origin",
-                "instances[1].distance",
                 "instances[1].carrier",
+                "instances[1].distance",
+                "instances[1].origin",
             ],
         ),
         (
