@@ -43,8 +43,10 @@ class DoorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         """Called by gRPC for each call."""
         handler = await continuation(details)
         method = details.method
-        if handler is None or method.startswith(_OPEN) or not handler.unary_unary:
+        if handler is None or method.startswith(_OPEN):
             return handler
+        if not handler.unary_unary:
+            return grpc.stream_stream_rpc_method_handler(_refuse)
         metadata = dict(details.invocation_metadata or ())
 
         async def guarded(request: Any, context: grpc.aio.ServicerContext) -> Any:
@@ -84,6 +86,11 @@ class DoorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         if failure is not None:
             await _abort(context, failure)
         return answer
+
+
+async def _refuse(_: Any, context: grpc.aio.ServicerContext) -> None:
+    # No streaming method but the open ones is offered here, whoever asks.
+    await context.abort(grpc.StatusCode.UNIMPLEMENTED, "STREAMING_NOT_OFFERED")
 
 
 async def _abort(context: grpc.aio.ServicerContext, error: DomainError) -> None:

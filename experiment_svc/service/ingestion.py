@@ -21,8 +21,8 @@ from experiment_svc.domain.moments import Floats, Ints
 from experiment_svc.service.ports import Exposed, Journal
 from service_kit.clock import Clock
 
-FUTURE = timedelta(days=1)
-"""How far ahead of this machine's clock an event may lie; a later one would expire the others."""
+FUTURE = timedelta(days=31)
+"""How far ahead of this machine's clock an event may lie, as at the gateway's door."""
 MICROSECOND = timedelta(microseconds=1)
 LONGEST_ID = 128
 

@@ -95,7 +95,7 @@ class Journal(Protocol):
     def add(self, experiment_id: str, evidence: Mapping[int, Evidence]) -> None:
         """Add evidence by day."""
 
-    def forget_settled(self, limit: int) -> int:
+    def forget_settled(self, now: datetime, limit: int) -> int:
         """Drop rows of concluded experiments and exposures whose outcome can no longer come."""
 
     def forget_held(self, before: datetime, most: int, limit: int) -> int:

@@ -28,6 +28,6 @@ class Retention:
         Returns:
             Their number; when it is positive there may be more.
         """
-        gone = journal.forget_settled(ROWS_AT_ONCE)
+        gone = journal.forget_settled(self.clock.now(), ROWS_AT_ONCE)
         before = self.clock.now() - self.hold_for
         return gone + journal.forget_held(before, self.hold_most, ROWS_AT_ONCE)

@@ -12,6 +12,7 @@ import numpy as np
 from sqlalchemy import (
     Insert,
     Table,
+    and_,
     bindparam,
     delete,
     exists,
@@ -201,7 +202,7 @@ class SqlJournal:
         if tallies:
             self._session.execute(self._merge_tallies, tallies)
 
-    def forget_settled(self, limit: int) -> int:
+    def forget_settled(self, now: datetime, limit: int) -> int:
         ended = select(ExperimentRow.number).where(~_RUNNING)
         gone = self._delete(_UNITS, _UNITS.c.experiment.in_(ended), limit)
         # What an outcome could still be joined with stays.
@@ -209,7 +210,11 @@ class SqlJournal:
             ExperimentRow.number == _EXPOSURES.c.experiment,
             or_(
                 ~_RUNNING,
-                _EXPOSURES.c.event_us < ExperimentRow.newest_us - ExperimentRow.max_delay_us,
+                and_(
+                    _EXPOSURES.c.event_us < ExperimentRow.newest_us - ExperimentRow.max_delay_us,
+                    # An event that lies ahead must not outdate those of today.
+                    _EXPOSURES.c.event_us < int(now.timestamp() * 1e6) - ExperimentRow.max_delay_us,
+                ),
             ),
         )
         return gone + self._delete(_EXPOSURES, expired, limit)

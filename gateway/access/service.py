@@ -23,6 +23,8 @@ from service_kit.clock import Clock
 from service_kit.context import Caller
 from service_kit.errors import DomainError, PermissionDenied, Unauthenticated
 
+#: Where a key belongs, as refusals name it.
+HEADER = "Authorization"
 _MOST_ADMITTED = 4_096
 
 _log = logging.getLogger(__name__)
@@ -152,7 +154,7 @@ class Door:
             Unauthenticated: `NO_API_KEY` or `BAD_API_KEY`.
         """
         if not key:
-            raise Unauthenticated("NO_API_KEY", "an API key is needed")
+            raise Unauthenticated("NO_API_KEY", "an API key is needed", field=HEADER)
         found = self.known(key)
         if found is not None:
             return found
@@ -162,7 +164,7 @@ class Door:
             await self._refresh_soon(time.monotonic())
             found = self.known(key)
         if found is None:
-            raise Unauthenticated("BAD_API_KEY", "the API key is not valid")
+            raise Unauthenticated("BAD_API_KEY", "the API key is not valid", field=HEADER)
         return found
 
     async def refresh(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -29,6 +29,7 @@ class Ask:
         matrix: Inputs that the caller encoded already: float32, little-endian, row-major.
         return_features: Whether the inputs go back with the answer.
         where: How fields are named in refusals.
+        where_time: How a row's event time is.
         time_limit: Seconds that the caller gives at most.
         began: Monotonic time of arrival.
     """
@@ -40,6 +41,7 @@ class Ask:
     matrix: bytes | None = None
     return_features: bool = False
     where: Where = instance_path
+    where_time: Callable[[int], str] = "event_times[{}]".format
     time_limit: float = 30.0
     began: float = field(default_factory=time.monotonic)
 

@@ -27,6 +27,7 @@ _logged = metrics.counter("log_rows_total", "Rows appended to a stream.", ("stre
 _buffered = metrics.gauge("log_buffered_rows", "Rows waiting to be appended.")
 
 Append = Callable[[str, Sequence[Event]], None]
+Encode = Callable[[str, Sequence[Any]], tuple[list[Event], int]]
 
 
 @dataclass(slots=True)
@@ -60,6 +61,11 @@ class PredictionChunk:
     fallback: str = ""
 
     @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return len(self.ids)
+
+    @property
     def key(self) -> tuple[Any, ...]:
         """What rows of one batch share."""
         return self.endpoint, self.variant, self.model_version, self.generation, self.shadow
@@ -88,6 +94,11 @@ class ExposureRow:
     errors: list[int]
 
     @property
+    def rows(self) -> int:
+        """It is one."""
+        return 1
+
+    @property
     def key(self) -> tuple[Any, ...]:
         """What rows of one batch share."""
         return self.endpoint, self.experiment, self.arms
@@ -112,6 +123,7 @@ class EventLog:
         self._rows = 0
         self._full = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._sending: asyncio.Task[int] | None = None
         self.dropped = 0
 
     def start(self) -> None:
@@ -140,8 +152,7 @@ class EventLog:
 
     def _room(self, rows: int, stream: str) -> bool:
         if self._rows + rows > self._most:
-            self.dropped += rows
-            _dropped.labels(stream).inc(rows)
+            self._drop(stream, rows)
             return False
         self._rows += rows
         if self._rows >= FLUSH_ROWS:
@@ -160,27 +171,55 @@ class EventLog:
                 await asyncio.sleep(_RETRY_S)
 
     async def _flush(self) -> bool:
+        if self._sending is not None:
+            # Left by a flush that was cancelled: two at once would send the same rows.
+            await asyncio.shield(self._sending)
         predictions, self._predictions = self._predictions, []
         exposures, self._exposures = self._exposures, []
-        # Shielded, because a batch that is given up half-way could not be told from one unsent.
-        sent = await asyncio.shield(asyncio.to_thread(self._send, predictions, exposures))
-        self._rows -= sent
-        _buffered.set(self._rows)
+        self._sending = asyncio.create_task(
+            asyncio.to_thread(self._send, predictions, exposures), name="append to streams"
+        )
+        self._sending.add_done_callback(self._sent)
+        await asyncio.shield(self._sending)
         return not self._unsent
 
+    def _sent(self, sending: asyncio.Task[int]) -> None:
+        self._sending = None
+        self._rows -= sending.result()
+        _buffered.set(self._rows)
+
     def _send(self, predictions: list[PredictionChunk], exposures: list[ExposureRow]) -> int:
-        if predictions:
-            self._unsent.append((PREDICTIONS, *encode_predictions(PREDICTIONS, predictions)))
-        if exposures:
-            self._unsent.append((EXPOSURES, *encode_exposures(EXPOSURES, exposures)))
-        sent = 0
+        """Append what waits, in a thread; gives the rows that wait no longer."""
+        gone = self._encode(PREDICTIONS, encode_predictions, predictions)
+        gone += self._encode(EXPOSURES, encode_exposures, exposures)
         while self._unsent:
             stream, events, rows = self._unsent[0]
             try:
                 self._append(stream, events)
             except DomainError:
                 break
+            except Exception:
+                _log.exception("rows cannot be appended", extra={"stream": stream, "rows": rows})
+                self._drop(stream, rows)
+            else:
+                _logged.labels(stream).inc(rows)
             self._unsent.pop(0)
-            _logged.labels(stream).inc(rows)
-            sent += rows
-        return sent
+            gone += rows
+        return gone
+
+    def _encode(self, stream: str, encode: Encode, found: Sequence[Any]) -> int:
+        """Make events of rows; gives the number of those of which none can be made."""
+        if not found:
+            return 0
+        try:
+            self._unsent.append((stream, *encode(stream, found)))
+        except Exception:
+            rows: int = sum(each.rows for each in found)
+            _log.exception("rows cannot be encoded", extra={"stream": stream, "rows": rows})
+            self._drop(stream, rows)
+            return rows
+        return 0
+
+    def _drop(self, stream: str, rows: int) -> None:
+        self.dropped += rows
+        _dropped.labels(stream).inc(rows)

@@ -95,7 +95,9 @@ class Route:
         for variant in self.variants:
             if version in (variant.version, variant.name):
                 return variant
-        raise NotFound("VERSION_NOT_SERVED", "the endpoint does not serve this version")
+        raise NotFound(
+            "VERSION_NOT_SERVED", "the endpoint does not serve this version", field="version"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
-"""How a request is shared out: checks, units, and which variant answers which rows. Pure."""
+"""How a request is shared out: checks, units, and which variant answers which rows."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from gateway.dataplane.ask import MOST_ROWS, Ask
@@ -9,6 +10,8 @@ from gateway.dataplane.routing import Route, Variant
 from gateway.problems import Violations
 from service_kit.errors import InvalidArgument
 
+#: What is predicted about happens within a month; whatever counts by event time trusts in that.
+FURTHEST_AHEAD_NS = 31 * 86_400 * 10**9
 _MOST_VIOLATIONS = 20
 
 Group = tuple[Variant, list[int]]
@@ -30,6 +33,8 @@ def check_ask(route: Route, ask: Ask) -> None:
         raise InvalidArgument(
             "WRONG_COUNT", "must be as many as there are instances", field="event_times"
         )
+    if ask.event_times_us is not None:
+        _check_times(ask)
     if ask.matrix is not None or all(map(route.accepted.issuperset, ask.instances)):
         return
     found = [
@@ -41,6 +46,17 @@ def check_ask(route: Route, ask: Ask) -> None:
         if key not in route.accepted
     ]
     raise Violations(found[:_MOST_VIOLATIONS])
+
+
+def _check_times(ask: Ask) -> None:
+    latest = (time.time_ns() + FURTHEST_AHEAD_NS) // 1_000
+    for row, when in enumerate(ask.event_times_us or ()):
+        if not 0 < when <= latest:
+            raise InvalidArgument(
+                "OUT_OF_RANGE",
+                "must lie after 1970 and at most 31 days ahead",
+                field=ask.where_time(row),
+            )
 
 
 def units_of(route: Route, ask: Ask, ids: Sequence[str]) -> list[str]:

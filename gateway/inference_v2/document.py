@@ -95,7 +95,7 @@ def read_request(
     ]
     request_id = _text(document.get("id") or "", "id")
     ask = tensors.make_ask(route, name, version, inputs, began, limit)
-    ask.event_times_us = tensors.event_times(given.get(tensors.EVENT_TIME), len(ask.instances))
+    tensors.set_event_time(ask, given.get(tensors.EVENT_TIME))
     return ask, Form(name, request_id, outputs, all_binary)
 
 

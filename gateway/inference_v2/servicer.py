@@ -74,8 +74,7 @@ class InferenceServicer(grpc_predict_v2_pb2_grpc.GRPCInferenceServiceServicer):
             limit,
         )
         if tensors.EVENT_TIME in request.parameters:
-            given = request.parameters[tensors.EVENT_TIME].string_param
-            ask.event_times_us = tensors.event_times(given, len(ask.instances))
+            tensors.set_event_time(ask, request.parameters[tensors.EVENT_TIME].string_param)
         answer = await self._plane.predict(ask)
         response = v2.ModelInferResponse(
             model_name=request.model_name,

@@ -87,15 +87,16 @@ def make_ask(
     )
 
 
-def event_times(given: Any, rows: int) -> list[int] | None:
-    """The event time of each row (microseconds) by the request's parameter; None without one.
+def set_event_time(ask: Ask, given: Any) -> None:
+    """Take the event time of all rows from the request's parameter, if it has one.
 
     Raises:
         InvalidArgument: `WRONG_TYPE` or `INVALID_FORMAT`.
     """
-    if given is None:
-        return None
-    return [parse_time(given, f"parameters.{EVENT_TIME}")] * rows
+    if given is not None:
+        path = f"parameters.{EVENT_TIME}"
+        ask.event_times_us = [parse_time(given, path)] * len(ask.instances)
+        ask.where_time = lambda _: path
 
 
 def check_tensor(tensor: Tensor, path: str) -> None:

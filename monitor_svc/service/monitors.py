@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -11,7 +12,7 @@ from monitor_svc.domain.alerts import Action, Alert, AlertKind, AlertState
 from monitor_svc.domain.monitors import Monitor, check_monitor, window_start
 from monitor_svc.domain.performance import metrics, total_quality
 from monitor_svc.domain.profiles import Reference, build_reference
-from monitor_svc.service.ingestion import LABEL
+from monitor_svc.service.ingestion import FURTHEST_AHEAD, LABEL
 from monitor_svc.service.judgement import Judgement
 from monitor_svc.service.ports import (
     Detectors,
@@ -26,8 +27,9 @@ from service_kit.clock import Clock
 from service_kit.errors import AlreadyExists, Conflict, InvalidArgument, NotFound
 
 MAX_REFERENCE_ROWS = 100_000
+_PREDICTION_ID = re.compile(r"[\x21-\x7e]{1,64}")
+_METRIC = re.compile(r"[\x20-\x7e]{0,64}")
 MAX_OUTCOMES = 10_000
-MAX_ID = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,31 +200,42 @@ class Monitoring:
 
     def record_outcomes(self, store: Store, metric: str, rows: Sequence[OutcomeRow]) -> int:
         """Take outcomes and send them to the stream; gives their number."""
-        check_outcomes(metric, rows)
+        check_outcomes(metric, rows, self._clock.now() + FURTHEST_AHEAD)
         if rows:
             store.publish_outcomes(metric or LABEL, rows)
         return len(rows)
 
 
-def check_outcomes(metric: str, rows: Sequence[OutcomeRow]) -> None:
-    """Refuse what cannot be an outcome, naming the field."""
-    if len(metric) > MAX_ID:
-        raise InvalidArgument("INVALID_OUTCOME", "is too long", field="metric")
+def check_outcomes(metric: str, rows: Sequence[OutcomeRow], latest: datetime) -> None:
+    """Refuse what cannot be an outcome, naming the field.
+
+    Everything is checked here: once they are on the stream, one that no database takes would
+    hold up all that came with it.
+    """
+    if not _METRIC.fullmatch(metric):
+        raise InvalidArgument(
+            "INVALID_OUTCOME", "must be up to 64 printable ASCII characters", field="metric"
+        )
+    latest_us = int(latest.timestamp() * 1e6)
     if len(rows) > MAX_OUTCOMES:
         raise InvalidArgument(
             "TOO_MANY_OUTCOMES", f"at most {MAX_OUTCOMES} at a time", field="outcomes"
         )
     for number, row in enumerate(rows):
         where = f"outcomes[{number}]"
-        if not 1 <= len(row.prediction_id) <= MAX_ID:
+        if not _PREDICTION_ID.fullmatch(row.prediction_id):
             raise InvalidArgument(
-                "INVALID_OUTCOME", "must be 1 to 64 characters", field=f"{where}.prediction_id"
+                "INVALID_OUTCOME",
+                "must be 1 to 64 printable ASCII characters",
+                field=f"{where}.prediction_id",
             )
         if not math.isfinite(row.value):
             raise InvalidArgument("NOT_FINITE", "must be finite", field=f"{where}.value")
-        if row.event_us <= 0:
+        if not 0 < row.event_us <= latest_us:
             raise InvalidArgument(
-                "INVALID_OUTCOME", "must be after 1970", field=f"{where}.event_time"
+                "INVALID_OUTCOME",
+                "must lie after 1970 and at most 31 days ahead",
+                field=f"{where}.event_time",
             )
 
 

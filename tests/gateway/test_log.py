@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Sequence
 from datetime import UTC
 from typing import Any
@@ -130,3 +131,63 @@ def test_both_streams_reach_a_real_redis(
     runner.run(work())
     assert (streams.length("predictions"), streams.length("exposures")) == (1, 1)
     streams.close()
+
+
+def test_stopping_while_a_flush_is_under_way_sends_everything_once(
+    runner: asyncio.Runner,
+) -> None:
+    begun, go_on, sent = threading.Event(), threading.Event(), []
+
+    def slow(stream: str, events: Sequence[Event]) -> None:
+        begun.set()
+        assert go_on.wait(5)
+        sent.extend(events)
+
+    async def work() -> EventLog:
+        log = EventLog(slow)
+        log.start()
+        log.predictions(chunk(2))
+        log.predictions(chunk(1, generation=2))
+        while not begun.is_set():  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+        log.predictions(chunk(1, generation=3))
+        stopping = asyncio.create_task(log.stop())
+        await asyncio.sleep(0.05)
+        go_on.set()
+        await stopping
+        return log
+
+    log = runner.run(work())
+    assert [event.unpack(events_pb2.PredictionBatch).table_generation for event in sent] == [
+        1,
+        2,
+        3,
+    ]
+    assert (log.dropped, log._rows) == (0, 0)
+
+
+def test_an_append_that_breaks_is_counted_and_the_log_goes_on(runner: asyncio.Runner) -> None:
+    sink = Sink()
+    broken = [True]
+
+    def append(stream: str, events: Sequence[Event]) -> None:
+        if broken:
+            broken.clear()
+            raise RuntimeError("unheard of")
+        sink.append(stream, events)
+
+    async def work() -> EventLog:
+        log = EventLog(append)
+        log.start()
+        log.predictions(chunk(2))
+        while not log.dropped:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        log.predictions(chunk(3))
+        while not sink.events:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        await log.stop()
+        return log
+
+    log = runner.run(asyncio.wait_for(work(), 10))
+    assert log.dropped == 2
+    assert [len(batch.scores) for batch in sink.batches] == [3]

@@ -161,6 +161,21 @@ def test_concurrent_requests_share_reads_and_messages(suite: Suite) -> None:
             "OUT_OF_RANGE",
             ["instances[0].distance"],
         ),
+        (
+            {
+                "instances": [GOOD, GOOD],
+                "event_times": ["2013-06-03T12:00:00Z", "9999-01-01T00:00:00Z"],
+            },
+            400,
+            "OUT_OF_RANGE",
+            ["event_times[1]"],
+        ),
+        (
+            {"instances": [GOOD], "event_times": ["0001-01-01T00:00:00Z"]},
+            400,
+            "OUT_OF_RANGE",
+            ["event_times[0]"],
+        ),
         ({"instances": [{**GOOD, "hour": "7"}]}, 400, "WRONG_TYPE", ["instances[0].hour"]),
         (
             {"instances": [{**GOOD, "mean_delay": 1}]},
