@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -30,34 +31,19 @@ _EASE = 0.2
 _FLOAT = np.dtype("<f4")
 _log = logging.getLogger(__name__)
 
-Result = dataplane_pb2.InferItemResult
-
-
-class Sink:
-    """Where the answers of one caller go.
-
-    Attributes:
-        pending: Requests without an answer, and answers that the caller has not taken.
-        unsent: Those answers alone.
-        closed: Set when the caller has left.
-    """
-
-    def __init__(self, answer: Callable[[Sequence[Result]], None]) -> None:
-        self.pending = 0
-        self.unsent = 0
-        self.closed = False
-        self._answer = answer
-
-    def put(self, results: Sequence[Result]) -> None:
-        """Add answers."""
-        if not self.closed:
-            self._answer(results)
+Request = dataplane_pb2.InferStreamRequest
+Response = dataplane_pb2.InferStreamResponse
+Answer = Callable[[Response], None]
+"""Told once of a message's answer."""
 
 
 @dataclass(slots=True)
 class _Waiting:
-    item: dataplane_pb2.InferItem
-    sink: Sink
+    """A message in the queue; `rows` counts those of all its requests."""
+
+    request: Request
+    rows: int
+    answer: Answer
     arrived: float
 
 
@@ -67,23 +53,23 @@ class Load:
 
     waits_us: float = 0.0
     batches: int = 0
-    items: int = 0
+    messages: int = 0
 
     @property
     def mean_wait_us(self) -> int:
         """Mean microseconds in the queue."""
-        return int(self.waits_us / self.items) if self.items else 0
+        return int(self.waits_us / self.messages) if self.messages else 0
 
 
 @dataclass(slots=True)
 class MicroBatcher:
-    """Scores what is waiting, together, in a worker thread; lives on one event loop.
+    """Scores what is waiting, together; lives on one event loop.
 
     Args:
         scorer: The model.
         inputs: Columns of its input.
         outputs: Columns of its output.
-        most_batch_rows: Rows of one batch.
+        most_batch_rows: Rows of one batch, and of one message.
         most_queued_rows: Rows that may wait; more are refused.
     """
 
@@ -97,33 +83,31 @@ class MicroBatcher:
     load: Load = field(default_factory=Load)
     clock: Callable[[], float] = time.perf_counter
     _queue: deque[_Waiting] = field(default_factory=deque)
-    _running: asyncio.Task[None] | None = None
+    _running: bool = False
     _row_s: float = 1.0
     _worker: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="score")
     )
+    _task: asyncio.Task[None] | None = None
 
     @property
     def busy(self) -> bool:
         """Whether anything waits or is being scored."""
         return bool(self.queued_rows or self.scoring_rows)
 
-    def submit(self, items: Sequence[dataplane_pb2.InferItem], sink: Sink) -> None:
-        """Queue requests; those that can't be taken are answered at once."""
-        now = self.clock()
-        sink.pending += len(items)
-        refused = []
-        for item in items:
-            reason = self._objection(item, sink)
-            if reason:
-                refused.append(Result(id=item.id, error_reason=reason))
-            else:
-                self.queued_rows += item.rows
-                self._queue.append(_Waiting(item, sink, now))
-        if refused:
-            sink.put(refused)
-        if self._queue and self._running is None:
-            self._running = asyncio.get_running_loop().create_task(self._run())
+    def submit(self, request: Request, answer: Answer) -> None:
+        """Queue a message; one that can't be taken is answered at once."""
+        rows = sum(request.rows)
+        reason = self._objection(request, rows)
+        if reason:
+            answer(Response(id=request.id, error_reasons=[reason]))
+            return
+        self.queued_rows += rows
+        self._queue.append(_Waiting(request, rows, answer, self.clock()))
+        if not self._running:
+            self._running = True
+            # Not at once: what else came in this turn of the loop goes along.
+            asyncio.get_running_loop().call_soon(self._score_waiting)
 
     def take_load(self) -> Load:
         """What happened since the last call."""
@@ -134,98 +118,109 @@ class MicroBatcher:
         """Let the worker go."""
         self._worker.shutdown(wait=False)
 
-    def _objection(self, item: dataplane_pb2.InferItem, sink: Sink) -> str:
-        if not 0 < item.rows <= self.most_batch_rows:
+    def _objection(self, request: Request, rows: int) -> str:
+        if not 0 < rows <= self.most_batch_rows or not all(request.rows):
             return "INVALID_ROWS"
-        if len(item.inputs) != item.rows * self.inputs * _FLOAT.itemsize:
+        if len(request.inputs) != rows * self.inputs * _FLOAT.itemsize:
             return "INVALID_SHAPE"
-        full = self.queued_rows + item.rows > self.most_queued_rows
-        if full or sink.unsent > self.most_queued_rows:
+        if self.queued_rows + rows > self.most_queued_rows:
             return "RESOURCE_EXHAUSTED"
         return ""
 
-    async def _run(self) -> None:
+    def _score_waiting(self) -> None:
+        while self._queue:
+            batch = self._next_batch()
+            if self.scoring_rows * self._row_s > INLINE_S:
+                self._task = asyncio.get_running_loop().create_task(self._in_worker(batch))
+                return
+            begun = self.clock()
+            self._hand_out(batch, self._score(batch), begun)
+        self._running = False
+
+    async def _in_worker(self, batch: list[_Waiting]) -> None:
+        begun = self.clock()
         loop = asyncio.get_running_loop()
-        try:
-            while self._queue:
-                batch = self._next_batch()
-                begun = self.clock()
-                items = [waiting.item for waiting in batch]
-                if self.scoring_rows * self._row_s <= INLINE_S:
-                    results = self._score(items)
-                else:
-                    results = await loop.run_in_executor(self._worker, self._score, items)
-                self._row_s += _EASE * ((self.clock() - begun) / self.scoring_rows - self._row_s)
-                self.scoring_rows = 0
-                self._hand_out(batch, results, begun)
-        finally:
-            self._running = None
+        self._hand_out(batch, await loop.run_in_executor(self._worker, self._score, batch), begun)
+        self._score_waiting()
 
     def _next_batch(self) -> list[_Waiting]:
         batch: list[_Waiting] = []
         rows = 0
-        while self._queue and rows + self._queue[0].item.rows <= self.most_batch_rows:
+        while self._queue and rows + self._queue[0].rows <= self.most_batch_rows:
             waiting = self._queue.popleft()
-            rows += waiting.item.rows
+            rows += waiting.rows
             batch.append(waiting)
         self.queued_rows -= rows
         self.scoring_rows = rows
         return batch
 
-    def _score(self, items: Sequence[dataplane_pb2.InferItem]) -> list[Result]:
+    def _score(self, batch: Sequence[_Waiting]) -> list[Response]:
+        inputs = [waiting.request.inputs for waiting in batch]
         try:
-            return self._score_together(items)
-        except Exception as error:
-            if len(items) > 1:
-                # One that can't be scored must not take the others with it.
-                return [result for item in items for result in self._score([item])]
-            _log.warning("the model failed", exc_info=error)
-            return [Result(id=items[0].id, error_reason="MODEL_FAILED")]
+            scores = self._scored(inputs[0] if len(inputs) == 1 else b"".join(inputs))
+        except Exception:
+            # One that can't be scored must not take the others with it.
+            return [self._score_apart(waiting.request) for waiting in batch]
+        finite: npt.NDArray[np.bool_] | None = None
+        if not np.isfinite(scores).all():
+            finite = np.logical_and.reduce(np.isfinite(scores), axis=1)
+        answer = scores.astype(_FLOAT, copy=False).tobytes()
+        responses, at = [], 0
+        for waiting in batch:
+            end = at + waiting.rows
+            reasons = _reasons(waiting.request, finite[at:end]) if finite is not None else ()
+            width = self.outputs * _FLOAT.itemsize
+            outputs = answer[at * width : end * width]
+            responses.append(
+                Response(id=waiting.request.id, outputs=outputs, error_reasons=reasons)
+            )
+            at = end
+        return responses
 
-    def _score_together(self, items: Sequence[dataplane_pb2.InferItem]) -> list[Result]:
-        raw = items[0].inputs if len(items) == 1 else b"".join([item.inputs for item in items])
-        matrix: Matrix = np.frombuffer(raw, dtype=_FLOAT).reshape(-1, self.inputs)
+    def _score_apart(self, request: Request) -> Response:
+        width = self.inputs * _FLOAT.itemsize
+        outputs, reasons, at = [], [], 0
+        for rows in request.rows:
+            end = at + rows
+            try:
+                scores = self._scored(request.inputs[at * width : end * width])
+                reasons.append("" if np.isfinite(scores).all() else "OUTPUT_NOT_FINITE")
+            except Exception as error:
+                _log.warning("the model failed", exc_info=error)
+                scores = np.zeros((rows, self.outputs), dtype=_FLOAT)
+                reasons.append("MODEL_FAILED")
+            outputs.append(scores.astype(_FLOAT, copy=False).tobytes())
+            at = end
+        return Response(id=request.id, outputs=b"".join(outputs), error_reasons=reasons)
+
+    def _scored(self, inputs: bytes) -> Matrix:
+        matrix: Matrix = np.frombuffer(inputs, dtype=_FLOAT).reshape(-1, self.inputs)
         scores = self.scorer(matrix)
         if scores.shape != (len(matrix), self.outputs):
             raise ValueError("the model gave another shape than its signature has")
-        finite: npt.NDArray[np.bool_] = np.logical_and.reduce(np.isfinite(scores), axis=1)
-        if not finite.all():
-            return self._without_infinite(items, scores, finite)
-        answer = scores.astype(_FLOAT, copy=False).tobytes()
-        width = self.outputs * _FLOAT.itemsize
-        results, at = [], 0
-        for item in items:
-            end = at + item.rows * width
-            results.append(Result(id=item.id, outputs=answer[at:end]))
-            at = end
-        return results
+        return scores
 
-    def _without_infinite(
-        self,
-        items: Sequence[dataplane_pb2.InferItem],
-        scores: Matrix,
-        finite: npt.NDArray[np.bool_],
-    ) -> list[Result]:
-        results, at = [], 0
-        for item in items:
-            rows = slice(at, at + item.rows)
-            at += item.rows
-            if finite[rows].all():
-                answer = scores[rows].astype(_FLOAT, copy=False).tobytes()
-                results.append(Result(id=item.id, outputs=answer))
-            else:
-                results.append(Result(id=item.id, error_reason="OUTPUT_NOT_FINITE"))
-        return results
-
-    def _hand_out(self, batch: Sequence[_Waiting], results: Sequence[Result], begun: float) -> None:
-        sinks: dict[Sink, list[Result]] = {}
-        score_us = int((self.clock() - begun) * 1e6)
-        for waiting, result in zip(batch, results, strict=True):
-            waited = (begun - waiting.arrived) * 1e6
-            result.queue_us, result.score_us = int(waited), score_us
-            self.load.waits_us += waited
-            sinks.setdefault(waiting.sink, []).append(result)
+    def _hand_out(
+        self, batch: Sequence[_Waiting], responses: Sequence[Response], begun: float
+    ) -> None:
+        took = self.clock() - begun
+        self._row_s += _EASE * (took / self.scoring_rows - self._row_s)
+        self.scoring_rows = 0
         self.load.batches += 1
-        self.load.items += len(batch)
-        for sink, some in sinks.items():
-            sink.put(some)
+        self.load.messages += len(batch)
+        for waiting, response in zip(batch, responses, strict=True):
+            waited = (begun - waiting.arrived) * 1e6
+            self.load.waits_us += waited
+            response.queue_us, response.score_us = int(waited), int(took * 1e6)
+            response.queued_rows = self.queued_rows
+            waiting.answer(response)
+
+
+def _reasons(request: Request, finite: npt.NDArray[np.bool_]) -> list[str]:
+    """The failures of a message's requests, whose rows are finite or not; none when all are."""
+    if finite.all():
+        return []
+    starts = np.cumsum([0, *request.rows])
+    return [
+        "" if finite[start:end].all() else "OUTPUT_NOT_FINITE" for start, end in pairwise(starts)
+    ]

@@ -6,16 +6,14 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 
 import uvloop
-from modelyard.dataplane.v1 import dataplane_pb2
 
 from service_kit.frames import FrameProtocol, Guard, listen
 from service_kit.settings import ServiceSettings
-from serving_svc.batching import MicroBatcher, Result, Sink
+from serving_svc.batching import MicroBatcher, Request, Response
 
 SCOPE = "dataplane:infer"
 #: Seconds that a replica goes on answering after it has said that it drains.
@@ -33,8 +31,8 @@ class Caller(FrameProtocol):
         self._batcher = batcher
         self._guard = guard
         self._callers = callers
-        self._sink: Sink | None = None
-        self._results: list[Result] = []
+        self._known = False
+        self._pending = 0
         self._closing = False
 
     def opened(self) -> None:
@@ -43,52 +41,43 @@ class Caller(FrameProtocol):
 
     def received(self, message: bytes) -> None:
         """A frame came: the first one says who it is, all others carry requests."""
-        if self._sink is not None:
-            request = dataplane_pb2.InferStreamRequest.FromString(message)
-            self._batcher.submit(request.items, self._sink)
+        if not self._known:
+            self._greet(message)
             return
-        welcome = self._guard.admit(message)
-        self.send(welcome.SerializeToString())
-        if welcome.error_reason:
-            self.transport.close()
+        request = Request.FromString(message)
+        if not self.writable:
+            # It takes no answers: what it asks for meanwhile is not worth scoring.
+            refusal = Response(id=request.id, error_reasons=["RESOURCE_EXHAUSTED"])
+            self.send(refusal.SerializeToString())
             return
-        self.trust()
-        self._sink = Sink(self._answer)
-
-    def resumed(self) -> None:
-        """The peer reads again."""
-        self._flush()
+        self._pending += 1
+        self._batcher.submit(request, self._answer)
 
     def closed(self) -> None:
-        """The peer left: its answers go nowhere."""
+        """The peer left."""
         self._callers.discard(self)
-        if self._sink is not None:
-            self._sink.closed = True
 
     def drain(self) -> None:
         """Hang up once everything is answered."""
         self._closing = True
-        self._flush()
+        if not self._pending:
+            self.transport.close()
 
-    def _answer(self, results: Sequence[Result]) -> None:
-        self._results.extend(results)
-        self._flush()
+    def _greet(self, message: bytes) -> None:
+        welcome = self._guard.admit(message)
+        self.send(welcome.SerializeToString())
+        if welcome.error_reason:
+            self.transport.close()
+        else:
+            self.trust()
+            self._known = True
 
-    def _flush(self) -> None:
-        if self._sink is None:
+    def _answer(self, response: Response) -> None:
+        self._pending -= 1
+        if self.transport.is_closing():
             return
-        if not self.writable:
-            self._sink.unsent = len(self._results)
-            return
-        self._sink.unsent = 0
-        if self._results:
-            response = dataplane_pb2.InferStreamResponse(
-                results=self._results, queued_rows=self._batcher.queued_rows
-            )
-            self._sink.pending -= len(self._results)
-            self._results.clear()
-            self.send(response.SerializeToString())
-        if self._closing and not self._sink.pending:
+        self.send(response.SerializeToString())
+        if self._closing and not self._pending:
             self.transport.close()
 
 

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain, count
 from typing import NamedTuple
 
 from modelyard.dataplane.v1 import dataplane_pb2
 
 from service_kit.frames import FrameProtocol
 
-#: Messages without an answer on a stream. One is being scored and one waits, so that the replica
-#: is never idle and what comes in meanwhile still goes out together.
+#: Messages without an answer on a connection, and rows that must wait before a second one goes.
 MOST_MESSAGES = 2
+ROWS_FOR_A_SECOND = 128
 #: Rows of one message, and rows that may wait here for one replica.
 MOST_ROWS_A_MESSAGE = 2_048
 MOST_ROWS_WAITING = 8_192
@@ -60,11 +60,6 @@ Connect = Callable[[str, Callable[[], FrameProtocol]], Awaitable[None]]
 
 
 @dataclass(slots=True)
-class _Message:
-    left: int
-
-
-@dataclass(slots=True)
 class Item:
     """A request on its way.
 
@@ -77,7 +72,6 @@ class Item:
     rows: int
     done: Done
     abandoned: bool = False
-    message: _Message | None = None
 
 
 class ReplicaStream:
@@ -97,10 +91,9 @@ class ReplicaStream:
         self._connect = connect
         self._hello = hello
         self._loop = asyncio.get_running_loop()
-        self._ids = itertools.count(1)
+        self._ids = count(1)
         self._waiting: deque[Item] = deque()
-        self._under_way: dict[int, Item] = {}
-        self._messages = 0
+        self._under_way: dict[int, list[Item]] = {}
         self._flushing = False
         self._progress = 0.0
         self._connection: _Connection | None = None
@@ -120,7 +113,7 @@ class ReplicaStream:
         item = Item(inputs, rows, done)
         self._waiting.append(item)
         self.rows += rows
-        if not self._flushing and self._messages < MOST_MESSAGES:
+        if not self._flushing:
             self._flushing = True
             self._loop.call_soon(self._flush)
         return item
@@ -158,7 +151,6 @@ class ReplicaStream:
             await self._connect(self.address, lambda: connection)
             connection.send(self._hello)
             await connection.welcomed
-        self._messages = 0
         self._connection = connection
         self.connected.set()
         self._flush()
@@ -166,61 +158,70 @@ class ReplicaStream:
             with suppress(TimeoutError):
                 async with asyncio.timeout(STALL_S / 5):
                     await connection.ended.wait()
-            if self._messages and time.monotonic() - self._progress > STALL_S:
+            if self._under_way and time.monotonic() - self._progress > STALL_S:
                 raise ReplicaError("STALLED")
 
     def _flush(self) -> None:
         self._flushing = False
-        while self._connection is not None and self._messages < MOST_MESSAGES:
-            message = self._next_message()
-            if message is None:
+        while self._waiting and self._connection is not None:
+            # A second message is for keeping a replica busy that has much to do. Otherwise what
+            # comes in until the first one is answered goes together.
+            sent = len(self._under_way)
+            if sent >= MOST_MESSAGES or (sent and self._waiting_rows() < ROWS_FOR_A_SECOND):
                 return
-            self._connection.send(message.SerializeToString())
+            self._send_waiting(self._connection)
 
-    def _next_message(self) -> dataplane_pb2.InferStreamRequest | None:
-        message = _Message(0)
-        request = dataplane_pb2.InferStreamRequest()
+    def _waiting_rows(self) -> int:
+        return sum(item.rows for item in self._waiting)
+
+    def _send_waiting(self, connection: _Connection) -> None:
+        items: list[Item] = []
         rows = 0
         while self._waiting and rows < MOST_ROWS_A_MESSAGE:
             item = self._waiting.popleft()
             if item.abandoned:
                 self.rows -= item.rows
                 continue
-            item_id = next(self._ids)
-            item.message = message
-            self._under_way[item_id] = item
-            request.items.add(id=item_id, rows=item.rows, inputs=item.inputs)
-            message.left += 1
+            items.append(item)
             rows += item.rows
-        if not message.left:
-            return None
-        if not self._messages:
+        if not items:
+            return
+        if not self._under_way:
             self._progress = time.monotonic()
-        self._messages += 1
-        return request
+        message_id = next(self._ids)
+        self._under_way[message_id] = items
+        request = dataplane_pb2.InferStreamRequest(
+            id=message_id,
+            rows=[item.rows for item in items],
+            inputs=b"".join([item.inputs for item in items]),
+        )
+        connection.send(request.SerializeToString())
 
     def take(self, response: dataplane_pb2.InferStreamResponse) -> None:
         """Hand out a message's answers."""
         self._progress = time.monotonic()
-        for result in response.results:
-            item = self._under_way.pop(result.id, None)
-            if item is None or item.message is None:
-                continue
-            self.rows -= item.rows
-            item.message.left -= 1
-            if item.message.left == 0:
-                self._messages -= 1
-            if item.abandoned:
-                continue
-            if result.error_reason:
-                item.done(ReplicaError(result.error_reason))
-            else:
-                item.done(Scored(result.outputs, result.queue_us + result.score_us))
+        items = self._under_way.pop(response.id, None)
+        if items is None:
+            return
+        rows = sum([item.rows for item in items])
+        self.rows -= rows
         if self._waiting:
             self._flush()
+        outputs, took = response.outputs, response.queue_us + response.score_us
+        width = len(outputs) // rows
+        reasons: Sequence[str] = response.error_reasons
+        if len(reasons) == 1 or (reasons and len(reasons) != len(items)):
+            reasons = [reasons[0]] * len(items)
+        at = 0
+        for place, item in enumerate(items):
+            end = at + item.rows * width
+            if not item.abandoned:
+                reason = reasons[place] if reasons else ""
+                item.done(ReplicaError(reason) if reason else Scored(outputs[at:end], took))
+            at = end
 
     def _fail_all(self) -> None:
-        lost = [*self._under_way.values(), *self._waiting]
+        lost = [*chain.from_iterable(self._under_way.values()), *self._waiting]
         self._under_way.clear()
         self._waiting.clear()
         self.rows = 0

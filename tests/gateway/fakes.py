@@ -56,28 +56,26 @@ class FakeReplica:
                 caller.transport.abort()
 
     async def answer(self, caller: _Caller, request: Any) -> None:
-        self.batches.append(len(request.items))
+        self.batches.append(len(request.rows))
         if self.break_next:
             self.break_next = False
             caller.transport.abort()
             return
         if self.delay:
             await asyncio.sleep(self.delay)
-        response = dataplane_pb2.InferStreamResponse()
-        for item in request.items:
-            result = response.results.add(id=item.id, queue_us=20, score_us=230)
-            if self.error:
-                result.error_reason = self.error
-            else:
-                result.outputs = self._outputs(item)
+        response = dataplane_pb2.InferStreamResponse(id=request.id, queue_us=20, score_us=230)
+        if self.error:
+            response.error_reasons.append(self.error)
+        else:
+            response.outputs = self._outputs(request)
         caller.send(response.SerializeToString())
 
-    def _outputs(self, item: Any) -> bytes:
+    def _outputs(self, request: Any) -> bytes:
         if self.raw is not None:
             return self.raw
         flat = array("f")
-        flat.frombytes(item.inputs)
-        width = len(flat) // item.rows
+        flat.frombytes(request.inputs)
+        width = len(flat) // sum(request.rows)
         rows = [flat[at : at + width].tolist() for at in range(0, len(flat), width)]
         return array("f", [value for row in self.model(rows) for value in row]).tobytes()
 

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +19,7 @@ from service_kit.frames import MOST_HELLO_BYTES, FrameProtocol, connect, hello
 from service_kit.server import ServiceServer
 from service_kit.settings import ServiceSettings
 from serving_svc.artifacts import fetch
-from serving_svc.batching import MicroBatcher, Sink
+from serving_svc.batching import MicroBatcher, Request, Response
 from serving_svc.replica import Replica, ReplicaConfig
 from serving_svc.runtimes import Matrix, ModelUnusableError, make_runtime, warmed
 from tests.serving_svc import models
@@ -82,12 +81,16 @@ def replica(around: Surroundings) -> Iterator[Replica]:
     made.stop()
 
 
-def item(number: int, rows: Matrix) -> dataplane_pb2.InferItem:
-    return dataplane_pb2.InferItem(id=number, rows=len(rows), inputs=rows.tobytes())
+def message(number: int, *matrices: Matrix) -> Request:
+    return Request(
+        id=number,
+        rows=[len(matrix) for matrix in matrices],
+        inputs=b"".join(matrix.tobytes() for matrix in matrices),
+    )
 
 
-def floats(result: dataplane_pb2.InferItemResult) -> list[float]:
-    return [float(value) for value in np.frombuffer(result.outputs, "<f4")]
+def floats(response: Response) -> list[float]:
+    return [float(value) for value in np.frombuffer(response.outputs, "<f4")]
 
 
 class Peer(FrameProtocol):
@@ -104,14 +107,13 @@ class Peer(FrameProtocol):
     def closed(self) -> None:
         self.frames.put_nowait(None)
 
-    async def answers(self) -> dict[int, dataplane_pb2.InferItemResult]:
+    async def answer(self) -> Response:
         frame = await asyncio.wait_for(self.frames.get(), 5)
         assert frame is not None, "the replica hung up"
-        results = dataplane_pb2.InferStreamResponse.FromString(frame).results
-        return {result.id: result for result in results}
+        return Response.FromString(frame)
 
-    def ask(self, items: list[dataplane_pb2.InferItem]) -> None:
-        self.send(dataplane_pb2.InferStreamRequest(items=items).SerializeToString())
+    def ask(self, request: Request) -> None:
+        self.send(request.SerializeToString())
 
 
 async def reach(address: str, settings: ServiceSettings) -> tuple[Peer, str]:
@@ -125,46 +127,57 @@ async def reach(address: str, settings: ServiceSettings) -> tuple[Peer, str]:
 
 
 async def ask(
-    address: str, settings: ServiceSettings, messages: list[list[dataplane_pb2.InferItem]]
-) -> dict[int, dataplane_pb2.InferItemResult]:
+    address: str, settings: ServiceSettings, requests: list[Request]
+) -> dict[int, Response]:
     """Send messages on one connection; gives the answers by id."""
     peer, reason = await reach(address, settings)
     assert reason == ""
-    answers: dict[int, dataplane_pb2.InferItemResult] = {}
-    for items in messages:
-        peer.ask(items)
-    while len(answers) < sum(map(len, messages)):
-        answers |= await peer.answers()
+    for request in requests:
+        peer.ask(request)
+    answers = [await peer.answer() for _ in requests]
     peer.transport.close()
     await asyncio.wait_for(peer.frames.get(), 5)
     await asyncio.sleep(0)
-    return answers
+    return {answer.id: answer for answer in answers}
 
 
-def test_requests_are_answered_by_their_ids(around: Surroundings, replica: Replica) -> None:
+def test_messages_are_answered_by_their_ids(around: Surroundings, replica: Replica) -> None:
     rng = np.random.default_rng(1)
-    matrices = {n: rng.normal(size=(n % 4 + 1, 3)).astype(np.float32) for n in range(1, 60)}
-    messages = [[item(n, matrices[n]) for n in range(at, at + 7) if n in matrices] for at in (1, 8)]
-    messages += [[item(n, matrices[n])] for n in range(15, 60)]
-    answers = asyncio.run(ask(replica.address, around.settings, messages))
-    assert answers.keys() == matrices.keys()
-    for number, matrix in matrices.items():
-        expected = (matrix @ models.WEIGHTS).ravel()
+    asked = {
+        number: [rng.normal(size=(n, 3)).astype(np.float32) for n in range(1, number % 5 + 2)]
+        for number in range(1, 60)
+    }
+    requests = [message(number, *matrices) for number, matrices in asked.items()]
+    answers = asyncio.run(ask(replica.address, around.settings, requests))
+    assert answers.keys() == asked.keys()
+    for number, matrices in asked.items():
+        expected = (np.concatenate(matrices) @ models.WEIGHTS).ravel()
         assert floats(answers[number]) == pytest.approx(expected.tolist(), abs=1e-5)
+        assert not answers[number].error_reasons
 
 
-def test_bad_requests_are_refused_one_by_one(around: Surroundings, replica: Replica) -> None:
+def test_bad_messages_are_refused_and_bad_requests_one_by_one(
+    around: Surroundings, replica: Replica
+) -> None:
     good = np.ones((1, 3), dtype=np.float32)
-    huge = np.full((1, 3), 3e38, dtype=np.float32)
+    huge = np.full((2, 3), 3e38, dtype=np.float32)
     bad = [
-        dataplane_pb2.InferItem(id=2, rows=2, inputs=good.tobytes()),
-        dataplane_pb2.InferItem(id=3, rows=0),
-        item(4, huge),
+        Request(id=2, rows=[2], inputs=good.tobytes()),
+        Request(id=3),
+        Request(id=4, rows=[1, 0], inputs=good.tobytes()),
+        message(5, good, huge, 2 * good),
     ]
-    answers = asyncio.run(ask(replica.address, around.settings, [[item(1, good), *bad]]))
+    answers = asyncio.run(ask(replica.address, around.settings, [message(1, good), *bad]))
     assert floats(answers[1]) == [2.0]
-    reasons = {number: answers[number].error_reason for number in (2, 3, 4)}
-    assert reasons == {2: "INVALID_SHAPE", 3: "INVALID_ROWS", 4: "OUTPUT_NOT_FINITE"}
+    reasons = {number: list(answers[number].error_reasons) for number in (2, 3, 4, 5)}
+    assert reasons == {
+        2: ["INVALID_SHAPE"],
+        3: ["INVALID_ROWS"],
+        4: ["INVALID_ROWS"],
+        5: ["", "OUTPUT_NOT_FINITE", ""],
+    }
+    scores = floats(answers[5])
+    assert (scores[0], scores[3]) == (2.0, 4.0)
 
 
 def test_a_caller_without_the_token_is_refused(around: Surroundings, replica: Replica) -> None:
@@ -172,7 +185,7 @@ def test_a_caller_without_the_token_is_refused(around: Surroundings, replica: Re
 
     async def knock() -> tuple[str, bytes | None]:
         peer, reason = await reach(replica.address, wrong)
-        peer.ask([item(1, np.ones((1, 3), dtype=np.float32))])
+        peer.ask(message(1, np.ones((1, 3), dtype=np.float32)))
         last = await asyncio.wait_for(peer.frames.get(), 5)
         await asyncio.sleep(0)  # its socket closes one turn later
         return reason, last
@@ -199,7 +212,7 @@ def test_it_reports_itself_and_drains_with_what_is_under_way(around: Surrounding
         time.sleep(0.01)
     first = around.serving.reports[0]
     assert (first.model_version, first.address) == (VERSION, replica.address)
-    answers: dict[int, dataplane_pb2.InferItemResult] = {}
+    answers: list[Response] = []
     one = np.ones((1, 3), dtype=np.float32)
 
     async def talk() -> None:
@@ -209,15 +222,15 @@ def test_it_reports_itself_and_drains_with_what_is_under_way(around: Surrounding
             number += 1
             # Callers learn of it and go elsewhere; what they still send is answered.
             left -= around.serving.reports[-1].draining
-            peer.ask([item(number, one)])
-            answers.update(await peer.answers())
+            peer.ask(message(number, one))
+            answers.append(await peer.answer())
             await asyncio.sleep(0.001)
             if number == 5:
                 threading.Thread(target=replica.stop).start()
 
     asyncio.run(talk())
     assert len(answers) > 10
-    assert not any(result.error_reason for result in answers.values())
+    assert not any(answer.error_reasons for answer in answers)
 
 
 def test_a_file_with_another_content_is_never_loaded(around: Surroundings, tmp_path: Path) -> None:
@@ -282,13 +295,13 @@ def test_what_comes_while_a_batch_is_scored_is_the_next_batch() -> None:
         return matrix[:, :1].copy()
 
     async def run() -> None:
-        got: list[Any] = []
-        batcher, sink = MicroBatcher(slow, 3, 1, most_batch_rows=64), Sink(got.extend)
+        got: list[Response] = []
+        batcher = MicroBatcher(slow, 3, 1, most_batch_rows=64)
         one = np.ones((1, 3), dtype=np.float32)
-        batcher.submit([item(0, one)], sink)
+        batcher.submit(message(0, one), got.append)
         await asyncio.sleep(0.01)
         for number in range(1, 101):
-            batcher.submit([item(number, one)], sink)
+            batcher.submit(message(number, one), got.append)
         while batcher.busy:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         assert len(got) == 101
@@ -305,14 +318,45 @@ def test_what_does_not_fit_the_queue_is_refused_and_one_failure_spoils_no_other(
             raise RuntimeError("unlucky")
         return matrix[:, :1].copy()
 
-    async def run() -> dict[int, str]:
-        got: list[Any] = []
-        batcher, sink = MicroBatcher(moody, 3, 1, most_queued_rows=3), Sink(got.extend)
-        items = [item(n, np.full((1, 3), n, dtype=np.float32)) for n in (12, 13, 14, 15)]
-        batcher.submit(items, sink)
+    async def run() -> dict[int, list[str]]:
+        got: list[Response] = []
+        batcher = MicroBatcher(moody, 3, 1, most_queued_rows=3)
+        for number in (12, 13, 14, 15):
+            matrix = np.full((1, 3), number, dtype=np.float32)
+            batcher.submit(message(number, matrix), got.append)
         while batcher.busy:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         batcher.close()
-        return {result.id: result.error_reason for result in got}
+        return {response.id: list(response.error_reasons) for response in got}
 
-    assert asyncio.run(run()) == {12: "", 13: "MODEL_FAILED", 14: "", 15: "RESOURCE_EXHAUSTED"}
+    assert asyncio.run(run()) == {
+        12: [""],
+        13: ["MODEL_FAILED"],
+        14: [""],
+        15: ["RESOURCE_EXHAUSTED"],
+    }
+
+
+def test_a_batch_that_is_quick_is_scored_on_the_loop_and_a_slow_one_is_not() -> None:
+    threads: list[str] = []
+    pause = [0.0]
+
+    def scorer(matrix: Matrix) -> Matrix:
+        threads.append(threading.current_thread().name)
+        time.sleep(pause[0])
+        return matrix[:, :1].copy()
+
+    async def run() -> None:
+        batcher = MicroBatcher(scorer, 3, 1)
+        one = np.ones((1, 3), dtype=np.float32)
+        for number in range(120):
+            pause[0] = 0.02 if number >= 60 else 0.0
+            batcher.submit(message(number, one), lambda _: None)
+            while batcher.busy:  # noqa: ASYNC110
+                await asyncio.sleep(0.0)
+        batcher.close()
+
+    asyncio.run(run())
+    assert threads[0].startswith("score")  # nothing is known of the model yet
+    assert not threads[59].startswith("score")
+    assert threads[119].startswith("score")
