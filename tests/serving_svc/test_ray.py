@@ -30,7 +30,7 @@ from service_kit.channels import open_channel
 from service_kit.server import ServiceServer
 from service_kit.settings import ServiceSettings
 from tests.serving_svc import models
-from tests.serving_svc.test_replica import ask, floats, item
+from tests.serving_svc.test_replica import ask, floats, message
 
 TOKEN = secrets.token_hex(16)
 RAY_TOKEN = secrets.token_hex(32)
@@ -181,7 +181,7 @@ def answer(suite: Suite, version: str) -> float:
     """Score one row by a replica of that version."""
     replica = next(each for each in suite.state().replicas if each.model_version == version)
     rows = np.ones((1, models.INPUTS), dtype=np.float32)
-    answers = asyncio.run(ask(replica.address, suite.settings, [[item(1, rows)]]))
+    answers = asyncio.run(ask(replica.address, suite.settings, [message(1, rows)]))
     return floats(answers[1])[0]
 
 
