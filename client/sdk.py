@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import random
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,8 +29,9 @@ ATTEMPTS = 4
 class Client:
     """Talks to a suite through its gateway.
 
-    Every mutating call carries an idempotency key, so that a call repeated after a broken
-    connection has its effect once.
+    A call that changes something carries an idempotency key, so that it can be repeated after a
+    broken connection and has its effect once. A prediction is asked for again only when nothing
+    can have answered it: it would be logged, and judged, twice.
 
     Args:
         url: Address of the gateway; `MODELYARD_URL` or `http://127.0.0.1:8080` when absent.
@@ -69,6 +71,7 @@ class Client:
         params: Mapping[str, Any] | None = None,
         timeout: float | None = None,
         keyed: bool = True,
+        repeatable: bool = True,
     ) -> Json:
         """Calls a route and returns the answer's JSON.
 
@@ -80,6 +83,7 @@ class Client:
             timeout: Longest time for the call, in seconds.
             keyed: False for a call that may be repeated as it is: the server then keeps no record
                 of its idempotency key.
+            repeatable: False for a call that must not arrive twice and has no key.
 
         Raises:
             ProblemError: The gateway refused the call.
@@ -98,7 +102,8 @@ class Client:
                     timeout=timeout or self._http.timeout,
                 )
             except httpx.TransportError as error:
-                if last:
+                never_sent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+                if last or not (repeatable or never_sent):
                     raise ModelyardError(
                         f"no answer from {self.url}: is the suite up (`modelyard up`)?"
                     ) from error
@@ -107,7 +112,8 @@ class Client:
                     return answer.json() if answer.content else {}
                 if answer.status_code not in RETRIED or last:
                     raise problem_of(answer)
-            time.sleep(0.1 * 2**attempt)
+            # Spread, so that callers that failed together don't come back together.
+            time.sleep(0.1 * 2**attempt * random.uniform(0.5, 1.0))  # noqa: S311
         raise AssertionError("unreachable")
 
     def get(self, name: str, **params: Any) -> Json:
@@ -206,8 +212,10 @@ class Client:
             body["event_times"] = [each.isoformat() for each in event_times]
         if return_features:
             body["return_features"] = True
-        answer: Sequence[Json] = self.post(f"endpoints/{endpoint}:predict", body)["predictions"]
-        return answer
+        path = f"/v1/endpoints/{endpoint}:predict"
+        answer = self.call("POST", path, body, keyed=False, repeatable=False)
+        predictions: Sequence[Json] = answer["predictions"]
+        return predictions
 
     def record_outcomes(self, outcomes: Iterable[tuple[str, float, datetime]]) -> int:
         """Reports what came of predictions.

@@ -16,10 +16,11 @@ def build(settings: ServiceSettings) -> Application:
     from experiment_svc.api import ExperimentApi
     from experiment_svc.events import Intake
     from experiment_svc.service import Experiments, Ingestion, Retention
-    from experiment_svc.storage import SqlLedger, consumed
+    from experiment_svc.storage import SqlRecords, consumed, idempotency
     from experiment_svc.upkeep import Upkeep
     from service_kit.clock import SystemClock
     from service_kit.database import make_engine, migrate, reading
+    from service_kit.ledger import AnswerUpkeep, Ledger
     from service_kit.streams import EventStreams, StreamConsumer
 
     engine = make_engine(settings.database_url)
@@ -36,13 +37,14 @@ def build(settings: ServiceSettings) -> Application:
         services=[
             (
                 experiments_pb2_grpc.add_ExperimentServiceServicer_to_server,
-                ExperimentApi(SqlLedger(engine), Experiments(clock)),
+                ExperimentApi(Ledger(engine, idempotency, SqlRecords), Experiments(clock)),
             )
         ],
         background=[
             StreamConsumer(engine, consumed, streams, GROUP, "exposures", intake.exposures),
             StreamConsumer(engine, consumed, streams, GROUP, "outcomes", intake.outcomes),
             Upkeep(engine, Retention(clock)),
+            AnswerUpkeep(engine, idempotency, clock),
         ],
         pings={"sql": ping, "streams": streams.ping},
     )

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
-from typing import Protocol, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 import grpc
 from modelyard.experiments.v1 import experiments_pb2 as pb
@@ -13,43 +12,19 @@ from modelyard.experiments.v1 import experiments_pb2_grpc
 from experiment_svc import messages as to
 from experiment_svc.service import Experiments, Records
 from service_kit.errors import InvalidArgument
-from service_kit.idempotency import Serializable
+from service_kit.ledger import Ledger, Mutation
 from service_kit.names import parse_name
 from service_kit.paging import Page, encode_token, page_params
 
+T = TypeVar("T")
 Context: TypeAlias = grpc.ServicerContext
 EXPERIMENT = "experiments/{experiment}"
-M = TypeVar("M", bound=Serializable)
-T = TypeVar("T")
-
-
-class Ledger(Protocol):
-    """Opens transactions on the records."""
-
-    def reading(self) -> AbstractContextManager[Records]: ...
-    def writing(self) -> AbstractContextManager[Records]: ...
-    def once(
-        self,
-        method: str,
-        request_id: str,
-        fingerprint: bytes,
-        build: Callable[[Records], M],
-        parse: Callable[[bytes], M],
-    ) -> M: ...
-
-
-class Mutation(Protocol):
-    """A request with an idempotency key."""
-
-    request_id: str
-
-    def SerializeToString(self, *, deterministic: bool = False) -> bytes: ...
 
 
 class ExperimentApi(experiments_pb2_grpc.ExperimentServiceServicer):
     """Serves `modelyard.experiments.v1.ExperimentService`."""
 
-    def __init__(self, ledger: Ledger, experiments: Experiments) -> None:
+    def __init__(self, ledger: Ledger[Records], experiments: Experiments) -> None:
         self._ledger = ledger
         self._experiments = experiments
 
@@ -112,13 +87,7 @@ class ExperimentApi(experiments_pb2_grpc.ExperimentServiceServicer):
         )
 
     def _once(self, request: Mutation, build: Callable[[Records], pb.Experiment]) -> pb.Experiment:
-        return self._ledger.once(
-            type(request).__name__,
-            request.request_id,
-            request.SerializeToString(deterministic=True),
-            build,
-            pb.Experiment.FromString,
-        )
+        return self._ledger.once(request, pb.Experiment, build)
 
 
 def experiment_of(name: str, field: str = "name") -> str:

@@ -8,6 +8,7 @@ from sqlalchemy import Engine, text
 
 from service_kit.clock import Clock, SystemClock
 from service_kit.database import make_engine, migrate, reading
+from service_kit.ledger import AnswerUpkeep, Ledger
 from service_kit.server import Application, run
 from service_kit.settings import ServiceSettings
 
@@ -20,9 +21,10 @@ def build(settings: ServiceSettings, clock: Clock | None = None) -> Application:
     from modelyard.features.v1 import features_pb2_grpc
 
     from feature_svc.api import FeatureApi
+    from feature_svc.domain.online.layout import project_name
     from feature_svc.history import ParquetHistory
     from feature_svc.loading import LazyFeast
-    from feature_svc.online import RedisOnlineStore, project_name
+    from feature_svc.online_store import RedisOnlineStore
     from feature_svc.service import (
         Catalog,
         CurrentDefinitions,
@@ -30,6 +32,7 @@ def build(settings: ServiceSettings, clock: Clock | None = None) -> Application:
         Histories,
         OnlineFeatures,
     )
+    from feature_svc.storage import SqlRecords, idempotency
     from feature_svc.upkeep import Upkeep
 
     clock = clock or SystemClock()
@@ -43,7 +46,7 @@ def build(settings: ServiceSettings, clock: Clock | None = None) -> Application:
     histories = Histories(store)
     current = CurrentDefinitions(lambda known: _load(engine, known))
     api = FeatureApi(
-        engine,
+        Ledger(engine, idempotency, SqlRecords),
         Catalog(),
         current,
         histories,
@@ -53,7 +56,7 @@ def build(settings: ServiceSettings, clock: Clock | None = None) -> Application:
     )
     return Application(
         services=[(features_pb2_grpc.add_FeatureServiceServicer_to_server, api)],
-        background=[feast, Upkeep(engine, store, clock)],
+        background=[feast, Upkeep(engine, store), AnswerUpkeep(engine, idempotency, clock)],
         pings={"sql": lambda: _ping(engine), "redis": online.ping},
     )
 

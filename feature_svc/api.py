@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Protocol, TypeAlias, TypeVar
 
 import grpc
 from google.protobuf.message import Message
 from modelyard.features.v1 import features_pb2 as pb
 from modelyard.features.v1 import features_pb2_grpc
-from sqlalchemy import Engine
 
 from feature_svc import messages as to
 from feature_svc.arrow import to_chunks
@@ -21,12 +19,11 @@ from feature_svc.service import (
     FrozenTables,
     Histories,
     OnlineFeatures,
+    Records,
 )
 from feature_svc.service.catalog import find_service, find_source, find_view
-from feature_svc.storage import SqlRecords, idempotency
-from service_kit.database import reading, transaction
 from service_kit.errors import InvalidArgument, NotFound, Unavailable
-from service_kit.idempotency import once
+from service_kit.ledger import Ledger
 from service_kit.paging import encode_token, page_params
 
 Context: TypeAlias = grpc.ServicerContext
@@ -35,14 +32,6 @@ VIEW = "featureViews/{feature_view}"
 SERVICE = "featureServices/{feature_service}"
 SNAPSHOT = "snapshots/{snapshot}"
 TRAINING_SET = "trainingSets/{training_set}"
-
-
-class Request(Protocol):
-    """A mutating request."""
-
-    request_id: str
-
-    def SerializeToString(self, *, deterministic: bool = False) -> bytes: ...
 
 
 class Paged(Protocol):
@@ -61,7 +50,7 @@ class FeatureApi(features_pb2_grpc.FeatureServiceServicer):
 
     def __init__(
         self,
-        engine: Engine,
+        ledger: Ledger[Records],
         catalog: Catalog,
         current: CurrentDefinitions,
         histories: Histories,
@@ -69,7 +58,7 @@ class FeatureApi(features_pb2_grpc.FeatureServiceServicer):
         online: OnlineFeatures,
         applied: Callable[[], None],
     ) -> None:
-        self._engine = engine
+        self._ledger = ledger
         self._catalog = catalog
         self._current = current
         self._histories = histories
@@ -82,13 +71,13 @@ class FeatureApi(features_pb2_grpc.FeatureServiceServicer):
     ) -> pb.ApplyDefinitionsResponse:
         proposal = to.proposal_from_message(request)
 
-        def effect(records: SqlRecords) -> pb.ApplyDefinitionsResponse:
+        def effect(records: Records) -> pb.ApplyDefinitionsResponse:
             applied = self._catalog.apply(records, proposal, validate_only=request.validate_only)
             return pb.ApplyDefinitionsResponse(
                 changes=applied.changes, definitions_hash=definitions_hash(applied.definitions)
             )
 
-        answer = self._once(request, pb.ApplyDefinitionsResponse, effect)
+        answer = self._ledger.once(request, pb.ApplyDefinitionsResponse, effect)
         self._current.expire()
         self._applied()
         return answer
@@ -124,7 +113,7 @@ class FeatureApi(features_pb2_grpc.FeatureServiceServicer):
     def GetDataSource(self, request: pb.GetDataSourceRequest, context: Context) -> pb.DataSource:
         _, definitions = self._current.get()
         source = find_source(definitions, to.id_of(SOURCE, request.name))
-        with self._reading() as records:
+        with self._ledger.reading() as records:
             return to.source_to_message(source, records.span(source.id))
 
     def ListDataSources(
@@ -132,7 +121,7 @@ class FeatureApi(features_pb2_grpc.FeatureServiceServicer):
     ) -> pb.ListDataSourcesResponse:
         _, definitions = self._current.get()
         shown, more = _page(request, definitions.data_sources)
-        with self._reading() as records:
+        with self._ledger.reading() as records:
             found = [to.source_to_message(each, records.span(each.id)) for each in shown]
         return pb.ListDataSourcesResponse(data_sources=found, next_page_token=more)
 
@@ -144,12 +133,12 @@ class FeatureApi(features_pb2_grpc.FeatureServiceServicer):
         table = self._histories.checked(definitions, source, table)
         part = self._histories.write(source, table)
 
-        def effect(records: SqlRecords) -> pb.IngestRowsResponse:
+        def effect(records: Records) -> pb.IngestRowsResponse:
             self._histories.record(records, source, part)
             return pb.IngestRowsResponse(row_count=table.num_rows)
 
-        answer = self._once(request, pb.IngestRowsResponse, effect)
-        self._histories.compact(self._writing, source)
+        answer = self._ledger.once(request, pb.IngestRowsResponse, effect)
+        self._histories.compact(self._ledger.writing, source)
         return answer
 
     def PushFeatures(
@@ -163,7 +152,7 @@ class FeatureApi(features_pb2_grpc.FeatureServiceServicer):
         table = self._online.checked(definitions, view, table)
         part = None if request.online_only else self._histories.write(source, table)
 
-        def effect(records: SqlRecords | None) -> pb.PushFeaturesResponse:
+        def effect(records: Records | None) -> pb.PushFeaturesResponse:
             if records is not None:
                 self._histories.record(records, source, part)
             return pb.PushFeaturesResponse(row_count=self._online.push(definitions, view, table))
@@ -171,9 +160,9 @@ class FeatureApi(features_pb2_grpc.FeatureServiceServicer):
         if part is None and not request.request_id:
             # Nothing to record, so nothing waits for the database.
             return effect(None)
-        answer = self._once(request, pb.PushFeaturesResponse, effect)
+        answer = self._ledger.once(request, pb.PushFeaturesResponse, effect)
         if part is not None:
-            self._histories.compact(self._writing, source)
+            self._histories.compact(self._ledger.writing, source)
         return answer
 
     def Materialize(self, request: pb.MaterializeRequest, context: Context) -> pb.Materialization:
@@ -183,20 +172,20 @@ class FeatureApi(features_pb2_grpc.FeatureServiceServicer):
             for at, each in enumerate(request.feature_views)
         ]
         start, end = to.moment(request, "start_time"), to.moment(request, "end_time")
-        with self._reading() as records:
+        with self._ledger.reading() as records:
             done = self._online.load(records, definitions, views, start, end)
 
-        def effect(records: SqlRecords) -> pb.Materialization:
+        def effect(records: Records) -> pb.Materialization:
             records.add_materialization(done)
             return to.materialization_to_message(done)
 
-        return self._once(request, pb.Materialization, effect)
+        return self._ledger.once(request, pb.Materialization, effect)
 
     def ListMaterializations(
         self, request: pb.ListMaterializationsRequest, context: Context
     ) -> pb.ListMaterializationsResponse:
         page = page_params(request.page_size, request.page_token)
-        with self._reading() as records:
+        with self._ledger.reading() as records:
             found = records.materializations(page.offset_token, page.size + 1)
         shown = found[: page.size]
         return pb.ListMaterializationsResponse(
@@ -224,17 +213,17 @@ class FeatureApi(features_pb2_grpc.FeatureServiceServicer):
         start, end = to.moment(request, "start_time"), to.moment(request, "end_time")
         if end is None:
             raise InvalidArgument("MISSING", "is missing", field="end_time")
-        with self._reading() as records:
+        with self._ledger.reading() as records:
             made = self._frozen.freeze_snapshot(records, source, start, end, request.known_by_field)
 
-        def effect(records: SqlRecords) -> pb.Snapshot:
+        def effect(records: Records) -> pb.Snapshot:
             records.lock_source(source.id)
             return to.snapshot_to_message(records.add_snapshot(made))
 
-        return self._once(request, pb.Snapshot, effect)
+        return self._ledger.once(request, pb.Snapshot, effect)
 
     def GetSnapshot(self, request: pb.GetSnapshotRequest, context: Context) -> pb.Snapshot:
-        with self._reading() as records:
+        with self._ledger.reading() as records:
             found = records.snapshot(to.id_of(SNAPSHOT, request.name))
         return to.snapshot_to_message(_there(found, "SNAPSHOT_NOT_FOUND"))
 
@@ -242,7 +231,7 @@ class FeatureApi(features_pb2_grpc.FeatureServiceServicer):
         self, request: pb.ListSnapshotsRequest, context: Context
     ) -> pb.ListSnapshotsResponse:
         page = page_params(request.page_size, request.page_token)
-        with self._reading() as records:
+        with self._ledger.reading() as records:
             found = records.snapshots(_position(page.offset_token), page.size + 1)
         shown = found[: page.size]
         return pb.ListSnapshotsResponse(
@@ -254,7 +243,7 @@ class FeatureApi(features_pb2_grpc.FeatureServiceServicer):
         self, request: pb.ReadSnapshotRequest, context: Context
     ) -> Iterator[pb.TableChunk]:
         sha256 = to.id_of(SNAPSHOT, request.name)
-        with self._reading() as records:
+        with self._ledger.reading() as records:
             _there(records.snapshot(sha256), "SNAPSHOT_NOT_FOUND")
         return self._chunks(sha256, 0)
 
@@ -265,18 +254,18 @@ class FeatureApi(features_pb2_grpc.FeatureServiceServicer):
         id_ = to.id_of(SERVICE, request.feature_service, "feature_service")
         service = find_service(definitions, id_, field="feature_service")
         sha256 = to.id_of(SNAPSHOT, request.snapshot, "snapshot")
-        with self._reading() as records:
+        with self._ledger.reading() as records:
             snapshot = _there(records.snapshot(sha256), "SNAPSHOT_NOT_FOUND", "snapshot")
             made = self._frozen.freeze_training_set(records, definitions, snapshot, service)
 
-        def effect(records: SqlRecords) -> pb.TrainingSet:
+        def effect(records: Records) -> pb.TrainingSet:
             records.lock_source(snapshot.data_source)
             return to.training_set_to_message(records.add_training_set(made))
 
-        return self._once(request, pb.TrainingSet, effect)
+        return self._ledger.once(request, pb.TrainingSet, effect)
 
     def GetTrainingSet(self, request: pb.GetTrainingSetRequest, context: Context) -> pb.TrainingSet:
-        with self._reading() as records:
+        with self._ledger.reading() as records:
             found = records.training_set(to.id_of(TRAINING_SET, request.name))
         return to.training_set_to_message(_there(found, "TRAINING_SET_NOT_FOUND"))
 
@@ -284,7 +273,7 @@ class FeatureApi(features_pb2_grpc.FeatureServiceServicer):
         self, request: pb.ReadTrainingSetRequest, context: Context
     ) -> Iterator[pb.TableChunk]:
         sha256 = to.id_of(TRAINING_SET, request.name)
-        with self._reading() as records:
+        with self._ledger.reading() as records:
             _there(records.training_set(sha256), "TRAINING_SET_NOT_FOUND")
         return self._chunks(sha256, request.max_rows)
 
@@ -305,30 +294,6 @@ class FeatureApi(features_pb2_grpc.FeatureServiceServicer):
                 answers = False
             made.append(to.view_to_message(view, newest))
         return made
-
-    @contextmanager
-    def _reading(self) -> Iterator[SqlRecords]:
-        with reading(self._engine) as session:
-            yield SqlRecords(session)
-
-    @contextmanager
-    def _writing(self) -> Iterator[SqlRecords]:
-        with transaction(self._engine) as session:
-            yield SqlRecords(session)
-
-    def _once(self, request: Request, kind: type[M], effect: Callable[[SqlRecords], M]) -> M:
-        """Has an effect at most once a request id, in one transaction."""
-        with transaction(self._engine) as session:
-            answer: M = once(
-                session,
-                idempotency,
-                method=type(request).__name__,
-                request_id=request.request_id,
-                fingerprint=request.SerializeToString(deterministic=True),
-                build=lambda: effect(SqlRecords(session)),
-                parse=kind.FromString,
-            )
-        return answer
 
 
 def _page(request: Paged, items: Mapping[str, T]) -> tuple[list[T], str]:

@@ -24,9 +24,9 @@ from feast.types import Bool, Float64, Int64, String
 
 from feature_svc import domain
 from feature_svc.domain import Definitions, ValueType
-from feature_svc.online import layout
-from feature_svc.online.rows import OnlineRow
-from feature_svc.online.store import BATCH, put
+from feature_svc.domain.online import layout
+from feature_svc.domain.online.rows import OnlineRow
+from feature_svc.online_store import BATCH, put
 from service_kit.errors import Internal, Unavailable
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

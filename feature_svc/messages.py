@@ -27,7 +27,7 @@ from feature_svc.domain import (
     ValueType,
     service_hash,
 )
-from feature_svc.online.plan import FeatureColumn, Keys, Status
+from feature_svc.domain.online.plan import FeatureColumn, Keys, Status
 from service_kit.errors import InvalidArgument
 from service_kit.names import parse_name
 

@@ -1,31 +1,26 @@
-"""Housekeeping beside the calls: files that nothing names, answers that nobody asks for again."""
+"""Housekeeping beside the calls: files that nothing names."""
 
 from __future__ import annotations
 
 import logging
 import threading
-from datetime import timedelta
 
 from sqlalchemy import Engine
 
 from feature_svc.history import ParquetHistory
-from feature_svc.storage import SqlRecords, idempotency
-from service_kit.clock import Clock
-from service_kit.database import reading, transaction
-from service_kit.idempotency import forget_answers
+from feature_svc.storage import SqlRecords
+from service_kit.database import reading
 
 SECONDS_BETWEEN = 3_600.0
-ANSWERS_KEPT = timedelta(days=7)
 _log = logging.getLogger(__name__)
 
 
 class Upkeep:
     """Tidies up at the start and every hour."""
 
-    def __init__(self, engine: Engine, store: ParquetHistory, clock: Clock) -> None:
+    def __init__(self, engine: Engine, store: ParquetHistory) -> None:
         self._engine = engine
         self._store = store
-        self._clock = clock
         self._stopping = threading.Event()
 
     def start(self) -> None:
@@ -46,8 +41,6 @@ class Upkeep:
             }
         for source, names in used.items():
             self._store.sweep(source, names)
-        with transaction(self._engine) as session:
-            forget_answers(session, idempotency, self._clock.now() - ANSWERS_KEPT)
 
     def _run(self) -> None:
         while True:

@@ -27,10 +27,11 @@ from monitor_svc.service import (
     Retention,
 )
 from monitor_svc.service.ports import OutcomeRow
-from monitor_svc.storage.tables import consumed, outbox
+from monitor_svc.storage.tables import consumed, idempotency, outbox
 from service_kit.channels import Peers
 from service_kit.clock import SystemClock
 from service_kit.database import make_engine, migrate, reading
+from service_kit.ledger import AnswerUpkeep
 from service_kit.outbox import OutboxRelay
 from service_kit.plugin_api import PluginApi
 from service_kit.plugins import PluginCatalog
@@ -83,6 +84,7 @@ def build(settings: MonitorSettings) -> Application:
         ],
         background=[
             OutboxRelay(engine, outbox, streams),
+            AnswerUpkeep(engine, idempotency, clock),
             *consumers(engine, streams, Ingestion(judgement, clock)),
             responder,
             Retention(transactions, timedelta(days=settings.keep_predictions_days)),

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Protocol, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 import grpc
 from google.protobuf import empty_pb2
 from google.protobuf.message import Message
 from modelyard.registry.v1 import registry_pb2 as pb
 from modelyard.registry.v1 import registry_pb2_grpc
-from sqlalchemy import Engine
 
 from registry_svc import messages as to
 from registry_svc.domain import ModelVersion
 from registry_svc.service import Records, Registry
-from registry_svc.storage import SqlRecords, idempotency
 from service_kit.context import current_caller
-from service_kit.database import reading, transaction
 from service_kit.errors import InvalidArgument
-from service_kit.idempotency import once
+from service_kit.ledger import Ledger, Mutation
 from service_kit.names import parse_name
 from service_kit.paging import encode_token, page_params
 
@@ -28,22 +25,16 @@ VERSION = "models/{model}/versions/{version}"
 ALIAS = "models/{model}/aliases/{alias}"
 
 
-class Request(Protocol):
-    """A mutating request."""
-
-    request_id: str
-
-    def SerializeToString(self, *, deterministic: bool = False) -> bytes: ...
-
-
 M = TypeVar("M", bound=Message)
 
 
 class RegistryApi(registry_pb2_grpc.RegistryServiceServicer):
     """Serves `modelyard.registry.v1.RegistryService`."""
 
-    def __init__(self, engine: Engine, registry: Registry, changed: Callable[[], None]) -> None:
-        self._engine = engine
+    def __init__(
+        self, ledger: Ledger[Records], registry: Registry, changed: Callable[[], None]
+    ) -> None:
+        self._ledger = ledger
         self._registry = registry
         self._changed = changed
 
@@ -59,13 +50,13 @@ class RegistryApi(registry_pb2_grpc.RegistryServiceServicer):
 
     def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.Model:
         model_id = parse_name("models/{model}", request.name)["model"]
-        with reading(self._engine) as session:
-            return to.model_to_message(self._registry.get_model(SqlRecords(session), model_id))
+        with self._ledger.reading() as records:
+            return to.model_to_message(self._registry.get_model(records, model_id))
 
     def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
         page = page_params(request.page_size, request.page_token)
-        with reading(self._engine) as session:
-            found = SqlRecords(session).models(page.offset_token, page.size + 1)
+        with self._ledger.reading() as records:
+            found = records.models(page.offset_token, page.size + 1)
         shown = found[: page.size]
         more = encode_token(shown[-1].id) if len(found) > page.size else ""
         return pb.ListModelsResponse(
@@ -100,16 +91,15 @@ class RegistryApi(registry_pb2_grpc.RegistryServiceServicer):
     def GetModelVersion(
         self, request: pb.GetModelVersionRequest, context: Context
     ) -> pb.ModelVersion:
-        with reading(self._engine) as session:
-            return to.version_to_message(self._find(SqlRecords(session), request.name))
+        with self._ledger.reading() as records:
+            return to.version_to_message(self._find(records, request.name))
 
     def ListModelVersions(
         self, request: pb.ListModelVersionsRequest, context: Context
     ) -> pb.ListModelVersionsResponse:
         model_id = parse_name("models/{model}", request.parent, field="parent")["model"]
         page = page_params(request.page_size, request.page_token)
-        with reading(self._engine) as session:
-            records = SqlRecords(session)
+        with self._ledger.reading() as records:
             self._registry.get_model(records, model_id)
             found = records.versions(model_id, offset(page.offset_token), page.size + 1)
         shown = found[: page.size]
@@ -179,16 +169,15 @@ class RegistryApi(registry_pb2_grpc.RegistryServiceServicer):
         return self._once(request, empty_pb2.Empty, delete)
 
     def GetLineage(self, request: pb.GetLineageRequest, context: Context) -> pb.LineageGraph:
-        with reading(self._engine) as session:
-            graph = self._registry.lineage(self._find(SqlRecords(session), request.name))
+        with self._ledger.reading() as records:
+            graph = self._registry.lineage(self._find(records, request.name))
         return pb.LineageGraph(
             nodes=[pb.LineageNode(name=name, kind=kind) for name, kind in graph.nodes],
             edges=[pb.LineageEdge(source=source, target=target) for source, target in graph.edges],
         )
 
     def GetModelCard(self, request: pb.GetModelCardRequest, context: Context) -> pb.ModelCard:
-        with reading(self._engine) as session:
-            records = SqlRecords(session)
+        with self._ledger.reading() as records:
             card = self._registry.card(records, self._find(records, request.name))
         return pb.ModelCard(markdown=card)
 
@@ -205,16 +194,16 @@ class RegistryApi(registry_pb2_grpc.RegistryServiceServicer):
                 yield message.chunk
 
         artifact = self._registry.store_artifact(chunks(), first.sha256)
-        with transaction(self._engine) as session:
-            known = self._registry.record_artifact(SqlRecords(session), artifact)
+        with self._ledger.writing() as records:
+            known = self._registry.record_artifact(records, artifact)
         return to.artifact_to_message(known)
 
     def ReadArtifact(
         self, request: pb.ReadArtifactRequest, context: Context
     ) -> Iterator[pb.ReadArtifactResponse]:
         sha256 = parse_name("artifacts/{sha256}", request.name)["sha256"]
-        with reading(self._engine) as session:
-            chunks = self._registry.read_artifact(SqlRecords(session), sha256)
+        with self._ledger.reading() as records:
+            chunks = self._registry.read_artifact(records, sha256)
         for chunk in chunks:
             yield pb.ReadArtifactResponse(chunk=chunk)
 
@@ -222,10 +211,8 @@ class RegistryApi(registry_pb2_grpc.RegistryServiceServicer):
         self, request: pb.ListAuditEventsRequest, context: Context
     ) -> pb.ListAuditEventsResponse:
         page = page_params(request.page_size, request.page_token)
-        with reading(self._engine) as session:
-            found = SqlRecords(session).audit(
-                request.resource, offset(page.offset_token), page.size + 1
-            )
+        with self._ledger.reading() as records:
+            found = records.audit(request.resource, offset(page.offset_token), page.size + 1)
         shown = found[: page.size]
         more = encode_token(str(shown[-1][0])) if len(found) > page.size else ""
         return pb.ListAuditEventsResponse(
@@ -241,18 +228,8 @@ class RegistryApi(registry_pb2_grpc.RegistryServiceServicer):
         number = version_number(ids["version"], "name")
         return self._registry.get_version(records, ids["model"], number)
 
-    def _once(self, request: Request, kind: type[M], effect: Callable[[Records], M]) -> M:
-        """Has an effect at most once a request id, in one transaction."""
-        with transaction(self._engine) as session:
-            answer: M = once(
-                session,
-                idempotency,
-                method=type(request).__name__,
-                request_id=request.request_id,
-                fingerprint=request.SerializeToString(deterministic=True),
-                build=lambda: effect(SqlRecords(session)),
-                parse=kind.FromString,
-            )
+    def _once(self, request: Mutation, kind: type[M], effect: Callable[[Records], M]) -> M:
+        answer = self._ledger.once(request, kind, effect)
         self._changed()
         return answer
 

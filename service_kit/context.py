@@ -58,11 +58,6 @@ def current_caller() -> Caller:
     return caller
 
 
-def caller_or_none() -> Caller | None:
-    """The caller of the RPC being handled, or nothing outside a handler."""
-    return _caller.get()
-
-
 def remaining() -> float:
     """Seconds until the deadline of the RPC being handled; ``inf`` without one, never negative."""
     return max(0.0, _deadline.get() - time.monotonic())

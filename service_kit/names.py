@@ -32,22 +32,6 @@ def parse_name(pattern: str, name: str, *, field: str = "name") -> dict[str, str
     return match.groupdict()
 
 
-def format_name(pattern: str, **ids: str) -> str:
-    """Put ids into a pattern; the inverse of :func:`parse_name`.
-
-    >>> format_name("models/{model}/aliases/{alias}", model="delay", alias="champion")
-    'models/delay/aliases/champion'
-
-    Raises:
-        InvalidArgument: ``INVALID_ID`` when an id cannot stand in a name.
-        KeyError: When an id of the pattern is not given; that is a mistake of the program.
-    """
-    for field, value in ids.items():
-        if re.fullmatch(_ANY_ID, value) is None:
-            raise InvalidArgument("INVALID_ID", "cannot stand in a resource name", field=field)
-    return pattern.format_map(ids)
-
-
 def check_id(value: str, field: str) -> str:
     """Return an id that a person chose, or refuse it.
 

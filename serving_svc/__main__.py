@@ -13,6 +13,7 @@ from service_kit.channels import Peers
 from service_kit.clock import SystemClock
 from service_kit.database import make_engine, migrate, reading
 from service_kit.durable import DurableEngine
+from service_kit.ledger import AnswerUpkeep
 from service_kit.outbox import OutboxRelay
 from service_kit.server import Application, run
 from service_kit.streams import EventStreams
@@ -38,7 +39,7 @@ def build(settings: ServingSettings) -> Application:
     from serving_svc.service.endpoints import DEPLOY_WORKFLOW
     from serving_svc.service.rollouts import ROLLOUT_WORKFLOW
     from serving_svc.storage import SqlStore
-    from serving_svc.storage.tables import OUTBOX
+    from serving_svc.storage.tables import IDEMPOTENCY, OUTBOX
 
     engine = make_engine(settings.database_url)
     migrate(engine, "serving_svc")
@@ -77,6 +78,7 @@ def build(settings: ServingSettings) -> Application:
             replicas,
             reconciler,
             relay,
+            AnswerUpkeep(engine, IDEMPOTENCY, clock),
             durable.background,
             Recovery(endpoints.resume, rollouts.resume),
             dataplane,

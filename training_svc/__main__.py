@@ -15,6 +15,7 @@ from service_kit.clock import SystemClock
 from service_kit.database import make_engine, migrate, reading
 from service_kit.durable import DurableEngine
 from service_kit.errors import DomainError
+from service_kit.ledger import AnswerUpkeep, Ledger
 from service_kit.server import Application, run
 from service_kit.settings import ServiceSettings
 
@@ -43,7 +44,7 @@ def build(settings: ServiceSettings) -> Application:
     from training_svc.api import TrainingApi
     from training_svc.plugins import check_plugins
     from training_svc.schedules import Scheduler, check_schedule
-    from training_svc.storage import SqlStore
+    from training_svc.storage import SqlRecords, SqlStore, idempotency
     from training_svc.workflow import RunWorkflow
 
     engine = make_engine(settings.database_url)
@@ -56,7 +57,7 @@ def build(settings: ServiceSettings) -> Application:
     durable.workflow(service.WORKFLOW)(RunWorkflow(store, steps, clock))
     training = service.Training(clock, store, durable, check_plugins, check_schedule)
 
-    api = TrainingApi(engine, training)
+    api = TrainingApi(Ledger(engine, idempotency, SqlRecords), training)
     scheduler = Scheduler(clock, training.scheduled_pipelines, api.run_scheduled)
     return Application(
         services=[(training_pb2_grpc.add_TrainingServiceServicer_to_server, api)],
@@ -64,6 +65,7 @@ def build(settings: ServiceSettings) -> Application:
             durable.background,
             Beside(training.recover),
             scheduler,
+            AnswerUpkeep(engine, idempotency, clock),
             Beside(tracking.warm_up, after=WARM_UP_AFTER),
             Beside(jobs.warm_up, after=WARM_UP_AFTER, end=jobs.close),
         ],

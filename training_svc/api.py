@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import datetime
-from typing import Protocol, TypeAlias, TypeVar
+from typing import TypeAlias
 
 import grpc
 from google.protobuf import empty_pb2
-from google.protobuf.message import Message
 from modelyard.training.v1 import training_pb2 as pb
 from modelyard.training.v1 import training_pb2_grpc
-from sqlalchemy import Engine
 
 from service_kit.context import remaining
-from service_kit.database import reading, transaction
-from service_kit.idempotency import once
+from service_kit.ledger import Ledger
 from service_kit.names import parse_name
 from service_kit.paging import encode_token, page_params
 from training_svc import messages as to
 from training_svc.domain.pipelines import Pipeline, PipelineRun, Trigger, TriggerKind
+from training_svc.ports import Records
 from training_svc.service import RunRequest, Training
-from training_svc.storage import SqlRecords, idempotency
 
 Context: TypeAlias = grpc.ServicerContext
 PIPELINE = "pipelines/{pipeline}"
@@ -29,27 +25,16 @@ RUN = "pipelines/{pipeline}/runs/{run}"
 DEFAULT_WAIT, LONGEST_WAIT, SPARE = 20.0, 60.0, 0.5
 
 
-class Request(Protocol):
-    """A mutating request."""
-
-    request_id: str
-
-    def SerializeToString(self, *, deterministic: bool = False) -> bytes: ...
-
-
-M = TypeVar("M", bound=Message)
-
-
 class TrainingApi(training_pb2_grpc.TrainingServiceServicer):
     """Serves `modelyard.training.v1.TrainingService`."""
 
-    def __init__(self, engine: Engine, training: Training) -> None:
-        self._engine = engine
+    def __init__(self, ledger: Ledger[Records], training: Training) -> None:
+        self._ledger = ledger
         self._training = training
 
     def CreatePipeline(self, request: pb.CreatePipelineRequest, context: Context) -> pb.Pipeline:
         wanted = to.pipeline_from_message(request.pipeline_id, request.pipeline)
-        return self._once(
+        return self._ledger.once(
             request,
             pb.Pipeline,
             lambda records: to.pipeline_to_message(self._training.create_pipeline(records, wanted)),
@@ -57,16 +42,16 @@ class TrainingApi(training_pb2_grpc.TrainingServiceServicer):
 
     def GetPipeline(self, request: pb.GetPipelineRequest, context: Context) -> pb.Pipeline:
         pipeline_id = parse_name(PIPELINE, request.name)["pipeline"]
-        with reading(self._engine) as session:
-            found = self._training.get_pipeline(SqlRecords(session), pipeline_id)
+        with self._ledger.reading() as records:
+            found = self._training.get_pipeline(records, pipeline_id)
         return to.pipeline_to_message(found)
 
     def ListPipelines(
         self, request: pb.ListPipelinesRequest, context: Context
     ) -> pb.ListPipelinesResponse:
         page = page_params(request.page_size, request.page_token)
-        with reading(self._engine) as session:
-            found = SqlRecords(session).pipelines(page.offset_token, page.size + 1)
+        with self._ledger.reading() as records:
+            found = records.pipelines(page.offset_token, page.size + 1)
         shown = found[: page.size]
         more = encode_token(shown[-1].id) if len(found) > page.size else ""
         return pb.ListPipelinesResponse(
@@ -77,7 +62,7 @@ class TrainingApi(training_pb2_grpc.TrainingServiceServicer):
         pipeline_id = parse_name(PIPELINE, request.pipeline.name, field="pipeline.name")["pipeline"]
         wanted = to.pipeline_from_message(pipeline_id, request.pipeline)
         paths = list(request.update_mask.paths)
-        return self._once(
+        return self._ledger.once(
             request,
             pb.Pipeline,
             lambda records: to.pipeline_to_message(
@@ -90,11 +75,11 @@ class TrainingApi(training_pb2_grpc.TrainingServiceServicer):
     ) -> empty_pb2.Empty:
         pipeline_id = parse_name(PIPELINE, request.name)["pipeline"]
 
-        def delete(records: SqlRecords) -> empty_pb2.Empty:
+        def delete(records: Records) -> empty_pb2.Empty:
             self._training.delete_pipeline(records, pipeline_id)
             return empty_pb2.Empty()
 
-        return self._once(request, empty_pb2.Empty, delete)
+        return self._ledger.once(request, empty_pb2.Empty, delete)
 
     def RunPipeline(self, request: pb.RunPipelineRequest, context: Context) -> pb.PipelineRun:
         pipeline_id = parse_name(PIPELINE, request.pipeline, field="pipeline")["pipeline"]
@@ -118,7 +103,7 @@ class TrainingApi(training_pb2_grpc.TrainingServiceServicer):
     def _start(
         self, request: pb.RunPipelineRequest, pipeline_id: str, wanted: RunRequest
     ) -> pb.PipelineRun:
-        answer = self._once(
+        answer = self._ledger.once(
             request,
             pb.PipelineRun,
             lambda records: to.run_to_message(
@@ -139,8 +124,8 @@ class TrainingApi(training_pb2_grpc.TrainingServiceServicer):
         if pipeline_id != "-":
             parse_name(PIPELINE, request.parent, field="parent")
         page = page_params(request.page_size, request.page_token)
-        with reading(self._engine) as session:
-            found = SqlRecords(session).runs(pipeline_id, page.offset_token, page.size + 1)
+        with self._ledger.reading() as records:
+            found = records.runs(pipeline_id, page.offset_token, page.size + 1)
         shown = found[: page.size]
         more = encode_token(shown[-1].id) if len(found) > page.size else ""
         return pb.ListPipelineRunsResponse(
@@ -159,7 +144,7 @@ class TrainingApi(training_pb2_grpc.TrainingServiceServicer):
         self, request: pb.CancelPipelineRunRequest, context: Context
     ) -> pb.PipelineRun:
         ids = parse_name(RUN, request.name)
-        answer = self._once(
+        answer = self._ledger.once(
             request,
             pb.PipelineRun,
             lambda records: to.run_to_message(
@@ -174,7 +159,7 @@ class TrainingApi(training_pb2_grpc.TrainingServiceServicer):
         self, request: pb.ApprovePipelineRunRequest, context: Context
     ) -> pb.PipelineRun:
         ids = parse_name(RUN, request.name)
-        return self._once(
+        return self._ledger.once(
             request,
             pb.PipelineRun,
             lambda records: to.run_to_message(
@@ -186,18 +171,5 @@ class TrainingApi(training_pb2_grpc.TrainingServiceServicer):
 
     def _run(self, name: str) -> PipelineRun:
         ids = parse_name(RUN, name)
-        with reading(self._engine) as session:
-            return self._training.get_run(SqlRecords(session), ids["pipeline"], ids["run"])
-
-    def _once(self, request: Request, kind: type[M], effect: Callable[[SqlRecords], M]) -> M:
-        """Has an effect at most once a request id, in one transaction."""
-        with transaction(self._engine) as session:
-            return once(
-                session,
-                idempotency,
-                method=type(request).__name__,
-                request_id=request.request_id,
-                fingerprint=request.SerializeToString(deterministic=True),
-                build=lambda: effect(SqlRecords(session)),
-                parse=kind.FromString,
-            )
+        with self._ledger.reading() as records:
+            return self._training.get_run(records, ids["pipeline"], ids["run"])

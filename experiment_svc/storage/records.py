@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from typing import TypeVar
 
-from sqlalchemy import Engine, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from experiment_svc.domain import Analysis, Evidence, Experiment, Moments, Series, Tally, gather
@@ -21,10 +20,8 @@ from experiment_svc.storage.tables import (
     ExperimentRow,
     MomentsRow,
     TallyRow,
-    idempotency,
 )
-from service_kit.database import reading, transaction
-from service_kit.idempotency import Serializable, once
+from service_kit.idempotency import Serializable
 
 M = TypeVar("M", bound=Serializable)
 
@@ -99,42 +96,3 @@ class SqlRecords:
     def _tallies(self, number: int) -> Iterator[Evidence]:
         for row in self._session.scalars(select(TallyRow).where(TallyRow.experiment == number)):
             yield Evidence({}, {row.arm: Tally(row.exposures, row.outcomes)})
-
-
-class SqlLedger:
-    """Opens transactions on the records."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-
-    @contextmanager
-    def reading(self) -> Iterator[SqlRecords]:
-        """Records that see one state and are not written."""
-        with reading(self._engine) as session:
-            yield SqlRecords(session)
-
-    @contextmanager
-    def writing(self) -> Iterator[SqlRecords]:
-        """Records whose changes are kept when the block ends well."""
-        with transaction(self._engine) as session:
-            yield SqlRecords(session)
-
-    def once(
-        self,
-        method: str,
-        request_id: str,
-        fingerprint: bytes,
-        build: Callable[[SqlRecords], M],
-        parse: Callable[[bytes], M],
-    ) -> M:
-        """Have an effect at most once a request id; a repeated request gets the first answer."""
-        with transaction(self._engine) as session:
-            return once(
-                session,
-                idempotency,
-                method=method,
-                request_id=request_id,
-                fingerprint=fingerprint,
-                build=lambda: build(SqlRecords(session)),
-                parse=parse,
-            )

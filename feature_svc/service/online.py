@@ -17,8 +17,8 @@ from feature_svc.domain import (
     conform,
     latest_rows,
 )
-from feature_svc.online.plan import FeatureColumn, Keys, ReadPlan, compile_plan
-from feature_svc.online.rows import encode_rows
+from feature_svc.domain.online.plan import FeatureColumn, Keys, ReadPlan, compile_plan
+from feature_svc.domain.online.rows import encode_rows
 from feature_svc.service.catalog import CurrentDefinitions, find_service, find_view
 from feature_svc.service.histories import Histories
 from feature_svc.service.ports import Loader, OnlineStore, Records

@@ -16,8 +16,8 @@ from feature_svc.domain import (
     SourceSpan,
     TrainingSet,
 )
-from feature_svc.online.plan import Command, Reply
-from feature_svc.online.rows import OnlineRow
+from feature_svc.domain.online.plan import Command, Reply
+from feature_svc.domain.online.rows import OnlineRow
 
 
 class Records(Protocol):
@@ -36,6 +36,8 @@ class Records(Protocol):
     def training_set(self, sha256: str) -> TrainingSet | None: ...
     def add_training_set(self, made: TrainingSet) -> TrainingSet: ...
     def add_materialization(self, done: Materialization) -> None: ...
+    def snapshots(self, before: int | None, limit: int) -> list[tuple[int, Snapshot]]: ...
+    def materializations(self, before: str, limit: int) -> list[Materialization]: ...
 
 
 class HistoryStore(Protocol):

@@ -24,23 +24,6 @@ def holm(p_values: Sequence[float]) -> Floats:
     return _unsorted(raised, order)
 
 
-def benjamini_yekutieli(p_values: Sequence[float]) -> Floats:
-    """Adjusted p-values that hold the false discovery rate, under any dependence.
-
-    Reference: Benjamini and Yekutieli 2001, The control of the false discovery rate in multiple
-    testing under dependency, Annals of Statistics 29.
-
-    >>> benjamini_yekutieli([0.01, 0.04]).round(4).tolist()
-    [0.03, 0.06]
-    """
-    p = np.asarray(p_values, dtype=np.float64)
-    count = len(p)
-    order = np.argsort(p, kind="stable")
-    ranks = np.arange(1, count + 1)
-    raised = p[order] * count * np.sum(1 / ranks) / ranks
-    return _unsorted(np.minimum.accumulate(raised[::-1])[::-1], order)
-
-
 def conformal_quantile(scores: Floats, rate: float) -> float:
     """The score that an exchangeable further one exceeds with probability `rate` at most.
 

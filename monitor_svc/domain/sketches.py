@@ -14,8 +14,6 @@ Floats: TypeAlias = npt.NDArray[np.float64]
 
 #: Names of unseen categories that a sketch keeps, the most frequent ones.
 KEPT_NEW_CATEGORIES = 20
-#: Cells of a categorical sketch behind those of its categories.
-OTHER_CELL, NEW_CELL = -2, -1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,16 +91,6 @@ class CategoricalSketch:
 
 
 Sketch: TypeAlias = NumericSketch | CategoricalSketch
-
-
-def empty_numeric(edges: Floats) -> NumericSketch:
-    """The sketch of no rows."""
-    return NumericSketch(np.zeros(len(edges) + 1, dtype=np.int64))
-
-
-def empty_categorical(categories: int) -> CategoricalSketch:
-    """The sketch of no rows over that many known categories."""
-    return CategoricalSketch(np.zeros(categories + 2, dtype=np.int64), 0, {})
 
 
 def numeric_by_group(

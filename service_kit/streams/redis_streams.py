@@ -37,7 +37,8 @@ class EventStreams:
     Args:
         redis_url: ``redis://host:port/db``, ``rediss://`` or ``unix://``.
         prefix: Streams are the keys ``{prefix}:{stream}``.
-        maxlen: Events kept of a stream, approximately; the oldest go first.
+        maxlen: Events kept of a stream, approximately; the oldest go first. An event is a batch of
+            up to 500 rows and some 10 kB.
         timeout: Seconds until a command gives up.
     """
 
@@ -45,7 +46,7 @@ class EventStreams:
         self,
         redis_url: str,
         prefix: str,
-        maxlen: int = 1_000_000,
+        maxlen: int = 200_000,
         *,
         timeout: float = APPEND_TIMEOUT_S,
     ) -> None:

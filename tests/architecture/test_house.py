@@ -84,7 +84,10 @@ def imports(path: Path) -> Iterator[tuple[str, int]]:
         if isinstance(node, ast.Import):
             yield from ((each.name, node.lineno) for each in node.names)
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            yield node.module, node.lineno
+            if "." in node.module:
+                yield node.module, node.lineno
+            else:  # `from package import module`
+                yield from ((f"{node.module}.{each.name}", node.lineno) for each in node.names)
 
 
 def length(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
@@ -135,6 +138,22 @@ def test_a_domain_is_pure(service: str) -> None:
         for name, line in imports(path)
         if name.partition(".")[0] in FRAMEWORKS
         or (name.startswith("service_kit") and name not in KIT_IN_DOMAIN)
+        or (name.startswith(service) and not name.startswith(f"{service}.domain"))
+    ]
+    assert strays == []
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_use_cases_know_ports_and_no_adapter(service: str) -> None:
+    folder = ROOT / service
+    known = tuple(f"{service}.{part}" for part in ("domain", "service", "ports"))
+    strays = [
+        at(path, line)
+        for path in modules(service)
+        if path.relative_to(folder).parts[0].startswith("service")
+        for name, line in imports(path)
+        if (name.startswith(service) and not name.startswith(known))
+        or name.partition(".")[0] in FRAMEWORKS - {"pydantic"}
     ]
     assert strays == []
 

@@ -74,6 +74,18 @@ def test_a_call_carries_the_key_and_an_idempotency_key(gateway: Gateway, client:
     assert headers["idempotency-key"]
 
 
+def test_a_prediction_is_not_asked_for_twice_once_it_was_sent(
+    gateway: Gateway, client: Client
+) -> None:
+    gateway.answers = []  # it hangs up without an answer
+    with pytest.raises(ModelyardError):
+        client.predict("e", [{"x": 1}])
+    assert len(gateway.calls) == 1
+    gateway.answers = [(503, {"reason": "NO_ANSWER"}), (200, {"predictions": [{"outputs": {}}]})]
+    assert client.predict("e", [{"x": 1}]) == [{"outputs": {}}]
+    assert all("idempotency-key" not in headers for _, _, headers, _ in gateway.calls)
+
+
 def test_a_retry_repeats_the_idempotency_key(gateway: Gateway, client: Client) -> None:
     gateway.answers = [(503, {"reason": "STARTING"}), (200, {})]
     client.post("models", {})

@@ -12,7 +12,7 @@ from modelyard.features.v1 import features_pb2_grpc
 from pydantic import SecretStr
 
 from feature_svc.__main__ import build
-from feature_svc.online import RedisOnlineStore
+from feature_svc.online_store import RedisOnlineStore
 from service_kit.channels import open_channel
 from service_kit.server import ServiceServer
 from service_kit.settings import ServiceSettings

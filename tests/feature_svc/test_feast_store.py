@@ -21,7 +21,7 @@ from feast.types import Float64, String
 from feature_svc.domain import latest_rows, point_in_time_rows
 from feature_svc.domain.joining import taken
 from feature_svc.feast_store import FeastStore, _connection_string
-from feature_svc.online import RedisOnlineStore
+from feature_svc.online_store import RedisOnlineStore
 from service_kit.errors import Internal, Unavailable
 from tests.feature_svc.examples import at, definitions, delays, planes, stamps
 from tests.feature_svc.test_online import keys, read, write

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feature_svc.domain import ValueType
-from feature_svc.online import layout
+from feature_svc.domain.online import layout
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 KEYS = st.dictionaries(st.text(max_size=5), st.text(max_size=5) | INT64, min_size=1, max_size=3)

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from feature_svc.domain import Definitions
-from feature_svc.online import RedisOnlineStore, compile_plan, encode_rows
-from feature_svc.online.plan import FeatureColumn, Keys, Status
-from feature_svc.online.store import READ_TIMEOUT_S
+from feature_svc.domain.online.plan import FeatureColumn, Keys, Status, compile_plan
+from feature_svc.domain.online.rows import encode_rows
+from feature_svc.online_store import READ_TIMEOUT_S, RedisOnlineStore
 from feature_svc.service.online import micros
 from service_kit.errors import InvalidArgument, Unavailable
 from tests.feature_svc.examples import at, definitions, delays, planes

@@ -39,7 +39,8 @@ def test_there_is_no_caller_outside_a_call() -> None:
         current_caller()
     with acting_as(Caller("users/ada")):
         assert current_caller().principal == "users/ada"
-    assert context.caller_or_none() is None
+    with pytest.raises(Unauthenticated):
+        current_caller()
 
 
 def test_the_earlier_deadline_wins() -> None:

@@ -190,7 +190,8 @@ def test_nothing_of_a_call_is_left_in_its_thread(stub: echo.EchoStub, answer: An
         stub.say(echo.said("x"), timeout=3, metadata=metadata())
     list(stub.count(echo.said("x"), metadata=metadata()))
     assert left[-1] == float("inf")
-    assert context.caller_or_none() is None
+    with pytest.raises(errors.Unauthenticated):
+        context.current_caller()
 
 
 def test_a_stream_that_nobody_reads_on_is_closed(

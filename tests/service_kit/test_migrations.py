@@ -3,7 +3,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
-import time
 
 import pytest
 from sqlalchemy import Engine, inspect, text
@@ -25,10 +24,8 @@ def test_difference_is_found(engine: Engine) -> None:
     assert any("tags" in item for item in schema_differences(engine, Base.metadata))
 
 
-def test_second_run_is_quick_and_changes_nothing(engine: Engine) -> None:
-    started = time.perf_counter()
+def test_second_run_changes_nothing(engine: Engine) -> None:
     migrate(engine, SAMPLE)
-    assert time.perf_counter() - started < 0.3
     assert inspect(engine).has_table(version_table(SAMPLE))
 
 

@@ -227,6 +227,8 @@ def test_it_reports_itself_and_drains_with_what_is_under_way(around: Surrounding
             await asyncio.sleep(0.001)
             if number == 5:
                 threading.Thread(target=replica.stop).start()
+        peer.transport.close()
+        await asyncio.sleep(0.01)
 
     asyncio.run(talk())
     assert len(answers) > 10

@@ -115,7 +115,7 @@ class Judging:
             "modelyard.environment_hash": trained["environment_hash"],
             "modelyard.trigger": job.run.trigger.kind.value,
             "modelyard.reason": job.run.trigger.reason,
-            "modelyard.model_artifact": trained["artifact"],
+            "modelyard.evaluated_artifact": trained["artifact"],
         }
         try:
             return self.tracking.log(job.pipeline.id, job.run, job.parameters, metrics, tags, files)

@@ -11,9 +11,9 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from feature_svc.online import layout
-from feature_svc.online.plan import Command, Reply
-from feature_svc.online.rows import OnlineRow
+from feature_svc.domain.online import layout
+from feature_svc.domain.online.plan import Command, Reply
+from feature_svc.domain.online.rows import OnlineRow
 from service_kit.errors import Unavailable
 
 READ_TIMEOUT_S = 0.1

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from feature_svc.domain import Definitions, FeatureView
-from feature_svc.online import layout
+from feature_svc.domain.online import layout
 
 
 @dataclass(frozen=True, slots=True)

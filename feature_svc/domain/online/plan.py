@@ -9,7 +9,7 @@ from enum import IntEnum
 from typing import TypeAlias
 
 from feature_svc.domain import Definitions, FeatureService, FeatureView, ValueType
-from feature_svc.online import layout
+from feature_svc.domain.online import layout
 from service_kit.errors import InvalidArgument
 
 MAX_ROWS = 10_000
