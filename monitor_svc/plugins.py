@@ -42,7 +42,7 @@ class InstalledDetectors:
                 plugin = self._catalog.load(DETECTORS, spec.detector)
                 detector = configure(plugin, spec.config)
             except DomainError as error:
-                raise _at(f"detectors[{number}]", error) from error
+                raise _at(f"monitor.detectors[{number}]", error, "detector", "config") from error
             names[spec.detector] = count = names.get(spec.detector, 0) + 1
             name = spec.detector if count == 1 else f"{spec.detector}-{count}"
             found.append(NamedDetector(name, detector, spec.features, plugin.capabilities))
@@ -63,7 +63,9 @@ class Notification:
                 try:
                     self._sink(policy)
                 except DomainError as error:
-                    raise _at(f"policies[{number}]", error) from error
+                    raise _at(
+                        f"monitor.policies[{number}]", error, "sink", "sink_config"
+                    ) from error
 
     def __call__(self, action: Action, alert: Alert, monitor: Monitor) -> str:
         """Deliver the alert as it stands now."""
@@ -85,6 +87,10 @@ class Notification:
         return sink
 
 
-def _at(where: str, error: DomainError) -> InvalidArgument:
-    field = f"{where}.{error.field}" if error.field else where
-    return InvalidArgument(error.reason, error.message, field=field)
+def _at(where: str, error: DomainError, plugin: str, config: str) -> InvalidArgument:
+    """An error of a plugin by the names that the contract has for it and its settings."""
+    named = {"plugin": plugin, "config": config}
+    head, dot, rest = (error.field or "plugin").partition(".")
+    return InvalidArgument(
+        error.reason, error.message, field=f"{where}.{named.get(head, head)}{dot}{rest}"
+    )

@@ -93,4 +93,4 @@ def _finite(values: Floats) -> Floats:
 
 
 def _invalid(message: str) -> InvalidArgument:
-    return InvalidArgument("INVALID_TABLE", f"the table {message}", field="reference_rows")
+    return InvalidArgument("INVALID_TABLE", f"the table {message}", field="monitor.reference_rows")

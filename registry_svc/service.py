@@ -80,7 +80,7 @@ class Registry:
             AlreadyExists: A model of that id exists.
         """
         check_id(wanted.id, "model_id")
-        check_texts({"description": wanted.description, "owner": wanted.owner})
+        check_texts({"model.description": wanted.description, "model.owner": wanted.owner})
         if records.model(wanted.id) is not None:
             raise AlreadyExists("MODEL_EXISTS", "a model of that id exists", field="model_id")
         now = self.clock.now()
@@ -108,7 +108,7 @@ class Registry:
             )
         changes = {path: getattr(wanted, path) for path in chosen}
         changed = replace(model, update_time=self.clock.now(), **changes)
-        check_texts({"description": changed.description, "owner": changed.owner})
+        check_texts({"model.description": changed.description, "model.owner": changed.owner})
         records.save_model(changed)
         self._audit(records, model.name, "updated", actor, ", ".join(sorted(chosen)))
         return changed

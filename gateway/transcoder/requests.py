@@ -28,8 +28,11 @@ REQUEST_ID = "request_id"
 UPDATE_MASK = "update_mask"
 
 
-def parse_json(body: bytes) -> Any:
+def parse_json(body: bytes, path: str = "") -> Any:
     """The JSON value of a body; an empty body is an empty object.
+
+    Args:
+        path: Where in the request the body belongs.
 
     Raises:
         InvalidArgument: `NOT_FINITE` naming the field of a NaN or an infinity, else
@@ -40,16 +43,16 @@ def parse_json(body: bytes) -> Any:
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError:
-        field = _not_finite(body)
+        field = _not_finite(body, path)
     if field is not None:
         raise InvalidArgument("NOT_FINITE", "must be a finite number", field=field)
     raise InvalidArgument("MALFORMED_JSON", "the body is not valid JSON")
 
 
-def _not_finite(body: bytes) -> str | None:
+def _not_finite(body: bytes, path: str) -> str | None:
     """The path of the first NaN or infinity in a body that is no JSON for nothing else."""
     try:
-        return _first_not_finite(json.loads(body), "")
+        return _first_not_finite(json.loads(body), path)
     except (ValueError, RecursionError):
         return None
 
@@ -127,7 +130,7 @@ def _fill_body(
         if body.strip() not in (b"", b"{}"):
             raise InvalidArgument("UNEXPECTED_BODY", "takes no body")
         return
-    value = parse_json(body)
+    value = parse_json(body, "" if binding.body == "*" else binding.body)
     if binding.body == "*":
         codec_of(method.input).fill(message, value, "")
         return

@@ -151,4 +151,6 @@ def _check_policy(where: str, policy: Policy) -> None:
 
 def _within(field_name: str, fine: bool, message: str) -> None:
     if not fine:
-        raise InvalidArgument("INVALID_MONITOR", f"{field_name} {message}", field=field_name)
+        raise InvalidArgument(
+            "INVALID_MONITOR", f"{field_name} {message}", field=f"monitor.{field_name}"
+        )

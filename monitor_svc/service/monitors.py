@@ -78,7 +78,7 @@ class Monitoring:
             return None
         if not rows.row_count or not rows.columns:
             raise InvalidArgument(
-                "REFERENCE_EMPTY", "the reference has no rows", field="reference_rows"
+                "REFERENCE_EMPTY", "the reference has no rows", field="monitor.reference_rows"
             )
         columns = dict(rows.columns)
         if monitor.features:
@@ -86,7 +86,7 @@ class Monitoring:
                 raise InvalidArgument(
                     "FEATURE_NOT_IN_REFERENCE",
                     f"{len(missing)} of the features are not in the reference",
-                    field="features",
+                    field="monitor.features",
                 )
             columns = {name: columns[name] for name in monitor.features}
         return build_reference(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from service_kit.clock import Clock
-from service_kit.errors import FailedPrecondition, InvalidArgument
+from service_kit.errors import FailedPrecondition, InvalidArgument, NotFound
 from service_kit.ids import uuid7_str
 from service_kit.names import parse_name
 from service_kit.paging import Page
@@ -304,7 +304,10 @@ def resolve_version(registry: Registry, name: str) -> ModelVersion:
     """
     pattern = "models/{model}/aliases/{alias}" if _ALIAS in name else traffic.VERSION_PATTERN
     parse_name(pattern, name, field="model_version")
-    version = registry.version(name)
+    try:
+        version = registry.version(name)
+    except NotFound as error:
+        raise NotFound(error.reason, error.message, field="model_version") from error
     if not version.runtime or not version.artifact or not version.inputs or not version.outputs:
         raise InvalidArgument(
             "VERSION_NOT_SERVABLE",

@@ -252,15 +252,15 @@ def test_bad_requests_name_the_field(running: Running):
     detector.config.update({"bins": 1})
     sink = pb.Policy(severity="SEVERITY_WARNING", response="RESPONSE_NOTIFY", sink="webhook")
     cases: list[tuple[pb.CreateMonitorRequest, str]] = [
-        (wanted(detectors=[detector]), "detectors[0].config.bins"),
-        (wanted(detectors=[pb.DetectorConfig(detector="no")]), "detectors[0].plugin"),
-        (wanted(policies=[sink]), "policies[3].config.url"),
+        (wanted(detectors=[detector]), "monitor.detectors[0].config.bins"),
+        (wanted(detectors=[pb.DetectorConfig(detector="no")]), "monitor.detectors[0].detector"),
+        (wanted(policies=[sink]), "monitor.policies[3].sink_config.url"),
         (wanted(policies=[pb.Policy(severity="SEVERITY_WARNING")]), "monitor.policies[3].response"),
-        (wanted(features=["nope"]), "features"),
+        (wanted(features=["nope"]), "monitor.features"),
         (wanted(endpoint="late"), "monitor.endpoint"),
-        (wanted(window=Duration(seconds=1 - 86_400)), "window"),
-        (wanted(reference_rows=data_pb2.Table(arrow_ipc=b"junk")), "reference_rows"),
-        (wanted(false_alarm_rate=0.9), "false_alarm_rate"),
+        (wanted(window=Duration(seconds=1 - 86_400)), "monitor.window"),
+        (wanted(reference_rows=data_pb2.Table(arrow_ipc=b"junk")), "monitor.reference_rows"),
+        (wanted(false_alarm_rate=0.9), "monitor.false_alarm_rate"),
     ]
     for request, where in cases:
         _refused(lambda request=request: stub.CreateMonitor(request), InvalidArgument, where)
