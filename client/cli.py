@@ -16,7 +16,12 @@ from rich.table import Table
 from client.errors import ModelyardError
 from client.sdk import Client
 from client.suite.plan import SuiteSettings
-from client.suite.supervisor import Supervisor, running_suite, stop_running
+from client.suite.supervisor import (
+    Supervisor,
+    gateway_readiness,
+    running_suite,
+    stop_running,
+)
 
 app = typer.Typer(
     help="Modelyard: registry, features, training, serving, experiments and drift in one loop.",
@@ -65,7 +70,9 @@ def start_with_progress(supervisor: Supervisor) -> float:
 @app.command()
 def up(
     home: HomeOption = DEFAULT_HOME,
-    port: Annotated[int, typer.Option(help="Port of the gateway; others lie above it.")] = 8080,
+    port: Annotated[
+        int, typer.Option(help="Port of the gateway; others lie above it.", min=1, max=65_400)
+    ] = 8080,
 ) -> None:
     """Start the whole suite on this machine and keep it running until Ctrl-C."""
     supervisor = Supervisor(suite_settings(home, port))
@@ -76,7 +83,7 @@ def up(
         supervisor.watch()
     finally:
         supervisor.stop()
-        out.print("stopped")
+    out.print("stopped")
 
 
 def show_addresses(settings: SuiteSettings, seconds: float) -> None:
@@ -105,10 +112,15 @@ def status(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None
     if as_json:
         out.print_json(json.dumps(state))
         return
-    table = Table("process", "pid")
+    ready = gateway_readiness(str(state["url"]))
+    table = Table("process", "pid", "state")
     processes: dict[str, Any] = state["processes"]  # type: ignore[assignment]
     for name, pid in processes.items():
-        table.add_row(name, str(pid))
+        if not pid:
+            table.add_row(name, "", "[red]given up: it kept ending, see its log[/]")
+        else:
+            known = {True: "[green]ready[/]", False: "[yellow]not ready[/]", None: "runs"}
+            table.add_row(name, str(pid), known[ready.get(name)])
     out.print(f"suite at {state['url']}")
     out.print(table)
 
@@ -128,8 +140,14 @@ def predict(
     instance: Annotated[str, typer.Argument(help="Entity keys and request features as JSON.")],
 ) -> None:
     """Ask an endpoint for one prediction."""
+    try:
+        given = json.loads(instance)
+    except ValueError as error:
+        raise ModelyardError(f"the instance is no JSON: {error}") from error
+    if not isinstance(given, dict):
+        raise ModelyardError("the instance must be a JSON object, for example '{\"hour\": 7}'")
     with Client() as client:
-        answer = client.predict(endpoint, [json.loads(instance)], return_features=True)
+        answer = client.predict(endpoint, [given], return_features=True)
         out.print_json(json.dumps(answer[0]))
 
 

@@ -62,7 +62,8 @@ class Front:
         if scope["type"] != "http":
             await self._pages(scope, receive, send)
             return
-        scope[REQUEST_ID] = request_id_of(header(scope, b"x-request-id"))
+        given = header(scope, b"x-request-id").encode("latin-1")
+        scope[REQUEST_ID] = given_request_id(given) or uuid7_str()
         began: float = scope.setdefault(BEGAN, time.monotonic())
         answer = _Answer(send, scope[REQUEST_ID])
         self._count += 1
@@ -113,9 +114,10 @@ class Front:
             await answer.fail(Internal("INTERNAL", "internal error"))
 
 
-def request_id_of(given: str) -> str:
-    """The id of a request: the caller's when it is one, else a new one."""
-    return given if given and _REQUEST_ID.fullmatch(given) else uuid7_str()
+def given_request_id(header: bytes) -> str:
+    """The id that a caller gave its request; empty when there is none that could be one."""
+    given = header.decode("latin-1")
+    return given if given and _REQUEST_ID.fullmatch(given) else ""
 
 
 def observe(route: str, method: str, status: int, began: float) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from client.errors import ModelyardError
 from client.suite.warden import MARK
 
 SERVICES: Mapping[str, tuple[str, int]] = {
@@ -22,7 +23,11 @@ SERVICES: Mapping[str, tuple[str, int]] = {
 }
 """Area to package and offset of its port from the base port."""
 
+AREA = "{area}"
+"""Stands for a service's name in the address of its database."""
+
 GATEWAY, GATEWAY_GRPC, VALKEY, RAY, RAY_AGENT, MLFLOW, METRICS = 0, 1, 30, 31, 32, 40, 50
+RAY_METRICS, RAY_CLIENT = 33, 34
 """Offsets of the other ports; a service's metrics port lies `METRICS` above its own."""
 
 
@@ -60,6 +65,8 @@ class ProcessSpec:
     command: tuple[str, ...]
     env: Mapping[str, str]
     port: int
+    vital: bool = True
+    """Whether the suite is of no use without it."""
 
 
 def secret_file(path: Path) -> str:
@@ -138,7 +145,15 @@ def service(
 
 def database_url(settings: SuiteSettings, area: str) -> str:
     """Database of a service: its own SQLite file, or its own database on a server."""
-    return settings.database_url.format(area=area) if settings.database_url else ""
+    if not settings.database_url:
+        return ""
+    if AREA not in settings.database_url:
+        raise ModelyardError(
+            f"MODELYARD_SUITE_DATABASE_URL must hold {AREA} where each service has its own name, "
+            f"for example postgresql+psycopg://me@db/modelyard_{AREA}; these databases must exist: "
+            + ", ".join((*SERVICES, "gateway"))
+        )
+    return settings.database_url.replace(AREA, area)
 
 
 def gateway(settings: SuiteSettings, shared: Mapping[str, str]) -> ProcessSpec:
@@ -190,6 +205,8 @@ def ray(settings: SuiteSettings, shared: Mapping[str, str]) -> ProcessSpec:
         *("--node-ip-address=127.0.0.1", f"--port={port}", f"--num-cpus={max(settings.cpus, 2)}"),
         *("--min-worker-port=0", "--max-worker-port=0", "--object-store-memory=268435456"),
         f"--dashboard-agent-listen-port={settings.port + RAY_AGENT}",
+        f"--metrics-export-port={settings.port + RAY_METRICS}",
+        f"--ray-client-server-port={settings.port + RAY_CLIENT}",
         f"--temp-dir={scratch}",
     )
     return ProcessSpec("ray", command, shared, port)
@@ -207,4 +224,4 @@ def mlflow(settings: SuiteSettings, shared: Mapping[str, str]) -> ProcessSpec:
     )
     # Its job queue would start eight more processes for features that nobody here uses.
     own = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    return ProcessSpec("mlflow", command, {**shared, **own}, port)
+    return ProcessSpec("mlflow", command, {**shared, **own}, port, vital=False)

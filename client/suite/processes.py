@@ -40,9 +40,13 @@ class Child:
     log: Path
     process: subprocess.Popen[bytes] | None = None
     started: list[float] = field(default_factory=list)
+    given_up: bool = False
 
     def start(self) -> None:
         """Starts the process with its output appended to the log."""
+        if self.process is not None:
+            # What the one before had started itself may hold the port still.
+            kill_group(self.process.pid)
         self.log.parent.mkdir(parents=True, exist_ok=True)
         now = time.monotonic()
         self.started = [at for at in self.started if now - at < RESTART_PERIOD] + [now]

@@ -13,12 +13,14 @@ from pathlib import Path
 from types import FrameType
 
 from client.errors import ModelyardError
+from client.suite.lock import HomeLock, holder
 from client.suite.plan import SERVICES, ProcessSpec, SuiteSettings, plan
-from client.suite.processes import Child
+from client.suite.processes import Child, KeepsEnding
 from client.suite.warden import Warden
 
 READY_TIMEOUT = 120.0
 STOP_TIMEOUT = 10.0
+BACKING_STOP_TIMEOUT = 3.0
 POLL = 0.25
 
 Progress = Callable[[dict[str, bool]], None]
@@ -38,6 +40,7 @@ class Supervisor:
             Child(spec, settings.home / "logs" / f"{spec.name}.log") for spec in plan(settings)
         ]
         self._warden = Warden(settings.suite_id)
+        self._lock = HomeLock(settings.home)
         self._stop_asked = False
 
     @property
@@ -52,9 +55,13 @@ class Supervisor:
             Seconds that it took.
 
         Raises:
+            HomeInUse: A suite runs in this home already.
             SuiteFailed: A port is taken, a part ends at once, or time is up.
         """
         began = time.monotonic()
+        os.umask(0o077)  # what a suite keeps is its owner's alone, and so it is in its children
+        self._lock.take()
+        self.settings.home.chmod(0o700)
         check_ports([child.spec for child in self.children])
         self._warden.start()
         for child in self.children:
@@ -83,25 +90,43 @@ class Supervisor:
         """Starts again what has ended by itself; True when there was something.
 
         Raises:
-            KeepsEnding: A part ends again and again.
+            KeepsEnding: A part that the suite cannot do without ends again and again.
         """
-        due = [child for child in self.children if child.ended() and child.restart_due()]
+        due = [child for child in self.children if child.ended() and self._restart_due(child)]
         for child in due:
             self._start(child)
         return bool(due)
 
+    def _restart_due(self, child: Child) -> bool:
+        if child.given_up:
+            return False
+        try:
+            return child.restart_due()
+        except KeepsEnding:
+            if child.spec.vital:
+                raise
+            child.given_up = True
+            self._write_state()
+            return False
+
     def stop(self) -> None:
-        """Stops everything, services before what they stand on."""
+        """Stops everything, services before what they stand on; nothing that is another's."""
+        if not self._lock.held:
+            return
         deadline = time.monotonic() + STOP_TIMEOUT
         backing = {"valkey", "ray", "mlflow"}
         fronts = [child for child in self.children if child.spec.name not in backing]
         for group in (fronts, [child for child in self.children if child.spec.name in backing]):
             for child in group:
                 child.ask_to_stop()
+            if group is not fronts:
+                # Nothing stands on these any more: Ray would drain for half a minute.
+                deadline = min(deadline, time.monotonic() + BACKING_STOP_TIMEOUT)
             for child in group:
                 child.stop(deadline)
         self._warden.stop()
         self.state_file.unlink(missing_ok=True)
+        self._lock.release()
 
     def on_signal(self) -> None:
         """Lets SIGINT and SIGTERM end `watch`."""
@@ -116,13 +141,17 @@ class Supervisor:
         self._stop_asked = True
 
     def _readiness(self) -> dict[str, bool]:
-        ready = {child.spec.name: listens(child.spec.port) for child in self.children}
+        ready = {
+            child.spec.name: listens(child.spec.port)
+            for child in self.children
+            if not child.given_up
+        }
         if ready["gateway"]:
             ready |= gateway_readiness(self.settings.url)
         return ready
 
     def _complaint(self, ready: dict[str, bool]) -> str:
-        waiting = [child for child in self.children if not ready[child.spec.name]]
+        waiting = [child for child in self.children if not ready.get(child.spec.name, True)]
         logs = "\n".join(f"--- {each.log}\n{each.tail()}" for each in waiting)
         names = ", ".join(each.spec.name for each in waiting)
         return f"not ready after {READY_TIMEOUT:.0f} s: {names}\n{logs}"
@@ -132,7 +161,9 @@ class Supervisor:
         state = {
             "pid": os.getpid(),
             "url": self.settings.url,
-            "processes": {child.spec.name: child.pid for child in self.children},
+            "processes": {
+                child.spec.name: 0 if child.given_up else child.pid for child in self.children
+            },
         }
         scratch = self.state_file.with_suffix(".tmp")
         scratch.write_text(json.dumps(state, indent=2))
@@ -171,23 +202,24 @@ def gateway_readiness(url: str) -> dict[str, bool]:
 
 def running_suite(home: Path) -> dict[str, object] | None:
     """State of the suite that runs in a home; None when none does."""
+    pid = holder(home)
+    if pid is None:
+        return None  # whatever a file says: its process may be somebody else's by now
     try:
         state: dict[str, object] = json.loads((home / "run" / "suite.json").read_text())
-        os.kill(int(str(state["pid"])), 0)
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError):
         return None
-    return state
+    return state if state.get("pid") == pid else None
 
 
 def stop_running(home: Path) -> bool:
     """Asks a running suite's launcher to stop and waits for its end; False without one."""
-    state = running_suite(home)
-    if state is None:
+    pid = holder(home)
+    if pid is None:
         return False
-    pid = int(str(state["pid"]))
     os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + STOP_TIMEOUT + 10
-    while running_suite(home) is not None:
+    while holder(home) is not None:
         if time.monotonic() > deadline:
             raise SuiteFailed(f"the launcher (pid {pid}) does not stop; kill -9 it: nothing stays")
         time.sleep(POLL)

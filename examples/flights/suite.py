@@ -13,6 +13,7 @@ from pathlib import Path
 
 from client.errors import ModelyardError
 from client.sdk import Client
+from client.suite.lock import holder
 from client.suite.supervisor import gateway_readiness, running_suite
 
 READY_TIMEOUT = 150.0
@@ -77,9 +78,13 @@ class Suite:
         return Client(self.url, self.key_file.read_text().strip(), timeout=60.0)
 
     def wait(self) -> None:
-        """Waits until somebody stops the launcher."""
-        if self._launcher is not None:
-            self._launcher.wait()
+        """Waits until somebody stops the launcher.
+
+        Raises:
+            ModelyardError: It has failed.
+        """
+        if self._launcher is not None and self._launcher.wait() not in (0, -signal.SIGTERM):
+            raise ModelyardError(f"the suite has ended:\n{self._tail()}")
 
     def stop(self) -> None:
         """Stops what was started here."""
@@ -96,6 +101,8 @@ class Suite:
 
     def _clear(self) -> None:
         """Forgets an earlier story; a folder that is not the example's own is left alone."""
+        if holder(self.home) is not None:
+            raise ModelyardError(f"a suite is starting or stopping in {self.home}: try again")
         mark = self.home / MARK
         if mark.exists():
             shutil.rmtree(self.home)

@@ -20,12 +20,16 @@ from gateway.dataplane.ask import Answer, Ask
 from gateway.dataplane.core import DataPlane
 from gateway.dataplane.direct import DirectPath
 from gateway.dataplane.routing import RoutingState
-from gateway.front import MOST_HEADER_BYTES, Front, observe
+from gateway.front import MOST_HEADER_BYTES, Front, given_request_id, observe
 from gateway.http import DEFAULT_DEADLINE_S, Reply
 from gateway.inference_v2.document import HEAD_LENGTH
 from service_kit.errors import DomainError
 
 _log = logging.getLogger(__name__)
+Finish = Callable[[Reply | None, str], None]
+"""Told once of the answer and the request's id, or of no answer when the ordinary way has to find
+one; must not raise."""
+
 _OCTETS = b"application/octet-stream"
 _KINDS = frozenset((b"", b"application/json"))
 #: Headers with which a request goes the ordinary way.
@@ -74,13 +78,11 @@ class Admitted:
     """A request whose head is in order.
 
     Attributes:
-        most_bytes: Bytes that its body may have.
         head_length: Header `Inference-Header-Content-Length`, or empty.
         began: Monotonic time of its arrival.
     """
 
     target: Target
-    most_bytes: int
     head_length: str
     request_id: str
     began: float
@@ -135,17 +137,16 @@ class HotLane:
             return None
         return Admitted(
             target,
-            target.route.most_bytes,
             head_length.decode("latin-1"),
-            get(b"x-request-id", b"").decode("latin-1"),
+            given_request_id(get(b"x-request-id", b"")),
             time.monotonic(),
         )
 
-    def take(self, request: Admitted, body: bytes, finish: Callable[[Reply | None], None]) -> bool:
+    def take(self, request: Admitted, body: bytes, finish: Finish) -> bool:
         """Begin to answer; false when it has to go the ordinary way.
 
         Args:
-            finish: Told once of the answer, or of nothing when the ordinary way has to find one.
+            finish: Told how it ended.
         """
         if not self._front.enter():
             return False
@@ -169,18 +170,20 @@ class HotLane:
         self,
         request: Admitted,
         form: Form,
-        finish: Callable[[Reply | None], None],
+        finish: Finish,
         answer: Answer | None,
     ) -> None:
         self._front.leave()
-        reply: Reply | None = None
         try:
-            if answer is not None:
-                reply = form.reply(answer)
-                observe(request.target.route.label, "POST", reply.status, request.began)
-            finish(reply)
+            if answer is None:
+                finish(None, "")
+                return
+            reply = form.reply(answer)
+            observe(request.target.route.label, "POST", reply.status, request.began)
+            # A caller who names no id can find the request by that of its first prediction.
+            finish(reply, request.request_id or answer.ids[0])
         except DomainError:
-            finish(None)
+            finish(None, "")
         except Exception:
             _log.exception("the hot lane failed", extra={"route": request.target.route.label})
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from gateway.front import NOSNIFF, request_id_of
+from gateway.front import NOSNIFF
 from gateway.hotlane.lane import Admitted, HotLane
 from gateway.http import BEGAN, Header, Reply
 
@@ -39,21 +39,20 @@ class HotCycle:
     """A request in the lane, with what Uvicorn asks of a cycle.
 
     Attributes:
-        scope: For going the ordinary way later on.
         before: The cycle of the request before it on the connection, until the lane has this one.
         parts: The body as it came.
     """
 
     __slots__ = (
-        *("admitted", "before", "body", "disconnected", "keep_alive", "parts", "protocol"),
-        *("response_complete", "scope", "size", "url"),
+        *("admitted", "before", "body", "disconnected", "headers", "keep_alive", "parts"),
+        *("protocol", "response_complete", "size", "url"),
     )
     message_event = _NoEvent()
 
     def __init__(self, protocol: HotLaneProtocol, admitted: Admitted) -> None:
         self.protocol = protocol
         self.admitted = admitted
-        self.scope = protocol.scope
+        self.headers = protocol.headers
         self.before: Any = protocol.cycle
         self.url = protocol.url
         self.parts: list[bytes] = []
@@ -63,12 +62,12 @@ class HotCycle:
         self.disconnected = False
         self.response_complete = False
 
-    def finish(self, reply: Reply | None) -> None:
+    def finish(self, reply: Reply | None, request_id: str) -> None:
         """Send the answer; without one, go the ordinary way."""
         if reply is None:
             self.protocol.start_over(self)
         else:
-            self.protocol.write_reply(self, reply)
+            self.protocol.write_reply(self, reply, request_id)
 
 
 class HotLaneProtocol(HttpToolsProtocol):  # type: ignore[misc]
@@ -97,13 +96,19 @@ class HotLaneProtocol(HttpToolsProtocol):  # type: ignore[misc]
         self._collected()
         super().connection_lost(exc)
 
+    def on_message_begin(self) -> None:
+        """A request begins: what the lane does not need of it is made when it leaves the lane."""
+        self.url = b""
+        self.headers: list[Header] = []
+        self.expect_100_continue = False
+
     def on_headers_complete(self) -> None:
         """The head is there: into the lane, or the ordinary way."""
         admitted = self._admit()
         if admitted is None:
+            self.scope = self._new_scope(self.headers)
             super().on_headers_complete()
         else:
-            self.scope[BEGAN] = admitted.began
             self._hot = self.cycle = HotCycle(self, admitted)
 
     def on_body(self, body: bytes) -> None:
@@ -114,7 +119,7 @@ class HotLaneProtocol(HttpToolsProtocol):  # type: ignore[misc]
             return
         hot.parts.append(body)
         hot.size += len(body)
-        if hot.size > hot.admitted.most_bytes:
+        if hot.size > hot.admitted.target.route.most_bytes:
             self._leave_lane(hot)
 
     def on_message_complete(self) -> None:
@@ -130,12 +135,11 @@ class HotLaneProtocol(HttpToolsProtocol):  # type: ignore[misc]
             self._leave_lane(hot)
             super().on_message_complete()
 
-    def write_reply(self, hot: HotCycle, reply: Reply) -> None:
+    def write_reply(self, hot: HotCycle, reply: Reply, request_id: str) -> None:
         """Send an answer of the lane."""
         hot.response_complete = True
         if self.transport.is_closing():
             return
-        request_id = request_id_of(hot.admitted.request_id).encode()
         self.transport.write(
             b"%b%b%bcontent-length: %d\r\nx-request-id: %b\r\n%b\r\n%b"
             % (
@@ -143,7 +147,7 @@ class HotLaneProtocol(HttpToolsProtocol):  # type: ignore[misc]
                 _lines(tuple(self.server_state.default_headers)),
                 _lines(tuple(reply.headers)),
                 len(reply.body),
-                request_id,
+                request_id.encode(),
                 _LAST if hot.keep_alive else _LAST_OF_ALL,
                 reply.body,
             )
@@ -158,9 +162,11 @@ class HotLaneProtocol(HttpToolsProtocol):  # type: ignore[misc]
             hot.response_complete = True
             return
         path = hot.url.decode("ascii")
-        hot.scope |= {"method": "POST", "path": path, "raw_path": hot.url, "query_string": b""}
+        scope = self._new_scope(hot.headers)
+        scope |= {"method": "POST", "path": path, "raw_path": hot.url, "query_string": b""}
+        scope[BEGAN] = hot.admitted.began
         cycle = RequestResponseCycle(
-            scope=hot.scope,
+            scope=scope,
             transport=self.transport,
             flow=self.flow,
             logger=self.logger,
@@ -178,6 +184,13 @@ class HotLaneProtocol(HttpToolsProtocol):  # type: ignore[misc]
         if self.cycle is hot:  # otherwise a pipelined request waits behind it
             self.cycle = cycle
         self._start_asgi_task(cycle, self.app)
+
+    def _new_scope(self, headers: list[Header]) -> Any:
+        # As Uvicorn begins one; a request that is being read meanwhile stays as it is.
+        kept = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.headers, self.expect_100_continue = kept
+        return self.scope | {"headers": headers}
 
     def _admit(self) -> Admitted | None:
         if self.parser.get_method() != b"POST":
@@ -203,6 +216,8 @@ class HotLaneProtocol(HttpToolsProtocol):  # type: ignore[misc]
     def _leave_lane(self, hot: HotCycle) -> None:
         self._collected()
         self.cycle = hot.before
+        self.scope = self._new_scope(self.headers)
+        self.scope[BEGAN] = hot.admitted.began
         super().on_headers_complete()
         for part in hot.parts:
             super().on_body(part)

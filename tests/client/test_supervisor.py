@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,9 +14,18 @@ from pathlib import Path
 
 import pytest
 
-from client.suite.plan import ProcessSpec
+from client.errors import ModelyardError
+from client.suite.lock import HomeInUse, HomeLock, holder
+from client.suite.plan import ProcessSpec, SuiteSettings, database_url
 from client.suite.processes import Child, KeepsEnding
-from client.suite.supervisor import SuiteFailed, check_ports, running_suite
+from client.suite.supervisor import (
+    SuiteFailed,
+    Supervisor,
+    check_ports,
+    listens,
+    running_suite,
+    stop_running,
+)
 
 SLEEP = (sys.executable, "-c", "import time; time.sleep(60)")
 STUBBORN = (
@@ -94,8 +105,6 @@ def test_kill_minus_nine_of_the_launcher_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_a_taken_port_is_named() -> None:
-    import socket
-
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -104,8 +113,115 @@ def test_a_taken_port_is_named() -> None:
             check_ports([spec])
 
 
+def test_what_a_process_has_started_is_killed_before_it_is_started_again(tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = f"import http.server as h; h.HTTPServer(('127.0.0.1', {port}), None).serve_forever()"
+    script = (
+        f"import subprocess, sys; w = subprocess.Popen([sys.executable, '-c', {server!r}]); "
+        "print('worker', w.pid, flush=True); sys.exit(w.wait())"
+    )
+    part = child(tmp_path, (sys.executable, "-c", script))
+    part.start()
+    until(lambda: listens(port))
+    first = int(part.tail().split()[-1])
+    os.kill(part.pid, signal.SIGKILL)
+    until(part.ended)
+    assert alive(first), "otherwise this test shows nothing"
+    part.start()
+    until(lambda: not alive(first))
+    until(lambda: listens(port))
+    assert not part.ended()
+    part.stop(time.monotonic())
+
+
+def supervisor(tmp_path: Path, *, vital: bool) -> Supervisor:
+    made = Supervisor(SuiteSettings(tmp_path / "home"))
+    spec = ProcessSpec("part", (sys.executable, "-c", "exit(3)"), os.environ, 1, vital)
+    made.children = [Child(spec, tmp_path / "part.log")]
+    return made
+
+
+def test_a_part_that_can_be_spared_is_given_up_alone(tmp_path: Path) -> None:
+    made = supervisor(tmp_path, vital=False)
+    (part,) = made.children
+    for _ in range(6):
+        part.start()
+    until(part.ended)
+    assert made.revive() is False
+    assert part.given_up
+    assert json.loads(made.state_file.read_text())["processes"] == {"part": 0}
+
+
+def test_a_part_that_cannot_be_spared_ends_the_suite(tmp_path: Path) -> None:
+    made = supervisor(tmp_path, vital=True)
+    (part,) = made.children
+    for _ in range(6):
+        part.start()
+    until(part.ended)
+    with pytest.raises(KeepsEnding):
+        made.revive()
+
+
+def test_a_home_has_one_suite(tmp_path: Path) -> None:
+    lock = HomeLock(tmp_path)
+    assert holder(tmp_path) is None
+    lock.take()
+    assert holder(tmp_path) == os.getpid()
+    second = Supervisor(SuiteSettings(tmp_path, port=20_000))
+    second.state_file.write_text(json.dumps({"pid": os.getpid(), "url": "u"}))
+    with pytest.raises(HomeInUse, match=str(os.getpid())):
+        second.start()
+    second.stop()
+    assert running_suite(tmp_path) == {"pid": os.getpid(), "url": "u"}, "left as it was"
+    lock.release()
+    assert holder(tmp_path) is None
+    assert running_suite(tmp_path) is None
+
+
+def test_a_lock_ends_with_its_process_and_no_child_keeps_it(tmp_path: Path) -> None:
+    script = (
+        "import subprocess, sys, time; from pathlib import Path\n"
+        "from client.suite.lock import HomeLock\n"
+        f"lock = HomeLock(Path({str(tmp_path)!r})); lock.take()\n"
+        f"child = subprocess.Popen({SLEEP!r})\n"
+        "print(child.pid, flush=True); time.sleep(60)\n"
+    )
+    launcher = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert launcher.stdout is not None
+    orphan = int(launcher.stdout.readline())
+    try:
+        assert holder(tmp_path) == launcher.pid
+        launcher.kill()
+        launcher.wait()
+        assert holder(tmp_path) is None
+    finally:
+        launcher.stdout.close()
+        os.kill(orphan, signal.SIGKILL)
+
+
+def test_down_leaves_strangers_alone(tmp_path: Path) -> None:
+    stranger = subprocess.Popen(SLEEP)
+    try:
+        (tmp_path / "run").mkdir()
+        state = {"pid": stranger.pid, "url": "u"}
+        (tmp_path / "run" / "suite.json").write_text(json.dumps(state))
+        assert running_suite(tmp_path) is None
+        assert stop_running(tmp_path) is False
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()
+
+
+def test_a_database_address_must_name_the_service(tmp_path: Path) -> None:
+    with pytest.raises(ModelyardError, match=r"\{area\}"):
+        Supervisor(SuiteSettings(tmp_path, database_url="postgresql://db/modelyard"))
+    settings = SuiteSettings(tmp_path, database_url="postgresql://me:p{w}@db/my_{area}")
+    assert database_url(settings, "registry") == "postgresql://me:p{w}@db/my_registry"
+
+
 def test_no_suite_runs_in_an_empty_home(tmp_path: Path) -> None:
     assert running_suite(tmp_path) is None
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "suite.json").write_text('{"pid": 999999999}')
-    assert running_suite(tmp_path) is None

@@ -8,11 +8,14 @@ import socket
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
+import redis
+from sqlalchemy import make_url
 
 from client.sdk import Client
 
@@ -20,23 +23,63 @@ if TYPE_CHECKING:
     from examples.flights.story import Outcome
     from examples.flights.suite import Suite
 
-OFFSETS = (0, 1, *range(21, 27), 30, 31, 32, 40, *range(71, 77))
+OFFSETS = (0, 1, *range(21, 27), *range(30, 35), 40, *range(71, 77))
 """Ports of a suite above its base port, as far as they are fixed."""
 
 
-@pytest.fixture(scope="session")
-def suite() -> Iterator[Suite]:
-    """A suite that is up; when it is stopped nothing of it may stay."""
-    from examples.flights.suite import Suite
+AREAS = ("registry", "features", "training", "serving", "monitoring", "experiments", "gateway")
 
-    with temporary_home() as home:
+
+@pytest.fixture(scope="session", params=["embedded", "servers"])
+def suite(request: pytest.FixtureRequest) -> Iterator[Suite]:
+    """A suite that is up; when it is stopped nothing of it may stay.
+
+    Once with SQLite and the embedded Valkey, once with PostgreSQL and Redis.
+    """
+    from examples.flights.suite import Suite
+    from tests.fixtures import EMBEDDED
+
+    if request.param == "servers" and EMBEDDED:
+        pytest.skip("MODELYARD_TEST_SERVICES=embedded asks for no servers")
+    servers = on_servers() if request.param == "servers" else nullcontext({})
+    with servers as environment, temporary_home() as home:
         made = Suite(home, free_base_port())
         try:
-            made.start()
+            with pytest.MonkeyPatch.context() as patch:
+                for name, value in environment.items():
+                    patch.setenv(name, value)
+                made.start()
             yield made
         finally:
             made.stop()
         assert left_behind(home, made.port) == []
+
+
+@contextmanager
+def on_servers() -> Iterator[dict[str, str]]:
+    """Settings of a suite on PostgreSQL and Redis, with databases and keys of its own."""
+    from tests.fixtures import POSTGRES_URL, REDIS_URL
+
+    mark = f"my_e2e_{secrets.token_hex(4)}"
+    admin = make_url(POSTGRES_URL)
+    plain = admin.set(drivername="postgresql").render_as_string(hide_password=False)
+    with psycopg.connect(plain, autocommit=True, connect_timeout=3) as connection:
+        for area in AREAS:
+            connection.execute(f'CREATE DATABASE "{mark}_{area}"')
+        template = admin.set(database=f"{mark}_AREA").render_as_string(hide_password=False)
+        try:
+            yield {
+                "MODELYARD_SUITE_DATABASE_URL": template.replace("AREA", "{area}"),
+                "MODELYARD_SUITE_REDIS_URL": REDIS_URL,
+                "MODELYARD_STREAM_PREFIX": mark,
+            }
+        finally:
+            for area in AREAS:
+                connection.execute(f'DROP DATABASE "{mark}_{area}" WITH (FORCE)')
+            with redis.Redis.from_url(REDIS_URL) as client:
+                keys = [key for key in client.scan_iter(count=1_000) if mark.encode() in key]
+                if keys:
+                    client.delete(*keys)
 
 
 @pytest.fixture(scope="session")

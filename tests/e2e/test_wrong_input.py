@@ -120,8 +120,9 @@ def test_bad_tensors(http: httpx.Client, story: Outcome) -> None:
 def test_a_bad_key(suite: Suite, story: Outcome, key: str) -> None:
     headers = {"authorization": key} if key else {}
     answer = httpx.post(f"{suite.url}{PREDICT}", json=body(FLIGHT), headers=headers)
-    assert answer.status_code == 401
-    assert answer.json()["status"] == 401
+    problem = answer.json()
+    assert (answer.status_code, problem["status"]) == (401, 401)
+    assert [each["field"] for each in problem["violations"]] == ["Authorization"]
     assert "www-authenticate" in answer.headers
 
 
