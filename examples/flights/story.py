@@ -251,6 +251,8 @@ class Story:
             }
         )
         self.outcome.broken_run = run
+        if run["gate"]["outcome"] != "OUTCOME_REFUSED":
+            raise ModelyardError(f"the gate has not refused a broken model: {run['gate']}")
         self._say("time", "the gate has refused it; it is put up by hand all the same")
         rollout = {
             "model_version": run["model_version"],

@@ -24,9 +24,22 @@ def blocks(language: str) -> list[str]:
 
 
 @pytest.fixture(autouse=True)
-def address(suite: Suite, story: Outcome, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MODELYARD_URL", suite.url)
-    monkeypatch.setenv("MODELYARD_API_KEY", suite.key_file.read_text().strip())
+def address(suite: Suite, story: Outcome, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    # The README's own lines, in a folder that has the suite where the demo has it.
+    (exports,) = [block for block in blocks("sh") if "export" in block]
+    assert "http://127.0.0.1:8080" in exports
+    home = tmp_path / ".modelyard" / "demo"
+    home.parent.mkdir()
+    home.symlink_to(suite.home)
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / ".venv" / "bin" / "activate").touch()
+    script = f'{exports}\nprintf \'%s\\n\' "$MODELYARD_URL" "$MODELYARD_API_KEY"'
+    done = subprocess.run(
+        ["bash", "-ec", script], cwd=tmp_path, capture_output=True, check=True, text=True
+    )
+    url, key = done.stdout.split()
+    monkeypatch.setenv("MODELYARD_URL", url.replace("http://127.0.0.1:8080", suite.url))
+    monkeypatch.setenv("MODELYARD_API_KEY", key)
 
 
 def test_python(capsys: pytest.CaptureFixture[str]) -> None:
