@@ -14,6 +14,7 @@ from service_kit.clock import SystemClock
 from service_kit.database import make_engine, migrate, reading
 from service_kit.durable import DurableEngine
 from service_kit.ledger import AnswerUpkeep
+from service_kit.metrics import REGISTRY
 from service_kit.outbox import OutboxRelay
 from service_kit.server import Application, run
 from service_kit.streams import EventStreams
@@ -34,7 +35,10 @@ def build(settings: ServingSettings) -> Application:
     from serving_svc import service
     from serving_svc.api import DataPlaneApi, ServingApi
     from serving_svc.peers import GrpcExperiments, GrpcRegistry
+    from serving_svc.replica_metrics import ReplicaCollector
     from serving_svc.replicas import RayReplicas
+    from serving_svc.runtimes import RuntimeCatalog
+    from serving_svc.service.admission import AdmittingRegistry
     from serving_svc.service.deploys import Loader
     from serving_svc.service.endpoints import DEPLOY_WORKFLOW
     from serving_svc.service.rollouts import ROLLOUT_WORKFLOW
@@ -44,11 +48,13 @@ def build(settings: ServingSettings) -> Application:
     engine = make_engine(settings.database_url)
     migrate(engine, "serving_svc")
     clock, peers = SystemClock(), Peers(settings)
-    store, registry = SqlStore(engine, clock), GrpcRegistry(peers)
+    store = SqlStore(engine, clock)
+    registry = AdmittingRegistry(GrpcRegistry(peers), RuntimeCatalog(), settings.code_models)
     replicas = RayReplicas(replica_settings(settings))
     reconciler = service.Reconciler(store, replicas)
     interval = timedelta(milliseconds=settings.replica_report_ms)
     dataplane = service.DataPlane(store, clock, interval)
+    REGISTRY.register(ReplicaCollector(dataplane.replicas))
     loader = Loader(store, dataplane, settings.load_timeout_s)
     wake = reconciler.notify
 
@@ -99,6 +105,8 @@ def replica_settings(settings: ServingSettings) -> ReplicaSettings:
         peers={area: settings.peers.get(area, "") for area in ("registry", "serving")},
         host=settings.replica_host,
         cpus=settings.replica_cpus,
+        code_models=settings.code_models,
+        runtimes=settings.runtimes,
         tls={name: str(path) for name, path in tls.items() if path is not None},
     )
 

@@ -29,14 +29,15 @@ class GrpcRegistry:
         request = registry_pb2.GetModelVersionRequest(name=name)
         with calling("registry"):
             found = self._stub().GetModelVersion(request)
-        artifact = next((each.artifact for each in found.artifacts if each.role == _MODEL_ROLE), "")
+        model = next((each for each in found.artifacts if each.role == _MODEL_ROLE), None)
         return ModelVersion(
             name=found.name,
             runtime=found.runtime,
-            artifact=artifact.removeprefix("artifacts/"),
+            artifact=model.artifact.removeprefix("artifacts/") if model else "",
             inputs=len(found.signature.inputs),
             outputs=len(found.signature.outputs),
             signature=found.signature.SerializeToString(deterministic=True),
+            format=model.format if model else "",
         )
 
     def set_alias(self, model: str, alias: str, version: str, reason: str, request_id: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,10 @@ from service_kit.ids import uuid7_str
 from service_kit.settings import ServiceSettings
 from serving_svc.artifacts import fetch
 from serving_svc.batching import MicroBatcher
+from serving_svc.domain import check_code
 from serving_svc.replica_server import ReplicaServer
-from serving_svc.runtimes import Scorer, make_runtime, warmed
+from serving_svc.runtimes import RuntimeCatalog, Scorer, make_runtime, warmed
+from serving_svc.runtimes.trial import try_out
 
 REPORT_TIMEOUT_S = 2.0
 FIRST_RETRY_S = 0.2
@@ -36,6 +39,8 @@ class ReplicaConfig:
         peers: Addresses of the registry and of serving.
         host: Address that its data plane listens on.
         tls: Paths of `tls_cert`, `tls_key` and `tls_ca`; empty without TLS.
+        code_models: Models whose own code may run.
+        runtime_config: Settings of the runtime.
     """
 
     model_version: str
@@ -47,6 +52,8 @@ class ReplicaConfig:
     peers: dict[str, str]
     host: str = "127.0.0.1"
     tls: dict[str, str] = field(default_factory=dict)
+    code_models: list[str] = field(default_factory=list)
+    runtime_config: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
@@ -61,11 +68,14 @@ class ReplicaConfig:
 class Reporter:
     """Says every few seconds that the replica lives, in a thread of its own."""
 
-    def __init__(self, server: ReplicaServer, config: ReplicaConfig, address: str) -> None:
+    def __init__(
+        self, server: ReplicaServer, config: ReplicaConfig, address: str, load_ms: int
+    ) -> None:
         settings = config.settings()
         self.replica_id = uuid7_str()
         self._server = server
         self._version = config.model_version
+        self._runtime, self._load_ms = config.runtime, load_ms
         self._address = address
         self._channel = open_channel(settings.peers["serving"], settings)
         self._stub = dataplane_pb2_grpc.DataPlaneServiceStub(self._channel)
@@ -97,6 +107,8 @@ class Reporter:
                     in_flight_rows=self._server.in_flight_rows,
                     queue_us=self._server.take_queue_us(),
                     draining=draining,
+                    runtime=self._runtime,
+                    load_ms=self._load_ms,
                 ),
                 timeout=REPORT_TIMEOUT_S,
             )
@@ -122,11 +134,13 @@ class Replica:
     def __init__(self, config: dict[str, Any]) -> None:
         self._config = ReplicaConfig(**config)
         settings = self._config.settings()
+        begun = time.monotonic()
         scorer = load_model(self._config, settings)
+        load_ms = round((time.monotonic() - begun) * 1000)
         batcher = MicroBatcher(scorer, self._config.inputs, self._config.outputs)
         self._server = ReplicaServer(batcher, settings, self._config.host)
         self.address = self._server.start()
-        self._reporter = Reporter(self._server, self._config, self.address)
+        self._reporter = Reporter(self._server, self._config, self.address, load_ms)
         self._reporter.start()
         self._stopped = False
 
@@ -153,8 +167,17 @@ class Replica:
 
 
 def load_model(config: ReplicaConfig, settings: ServiceSettings) -> Scorer:
-    """Fetch, verify, load and warm up the model of a replica."""
+    """Fetch, verify, load and warm up the model of a replica.
+
+    Raises FailedPrecondition (`MODEL_CODE_NOT_ALLOWED`) once more than when the version was asked
+    for, as the operator may have taken the permission back since.
+    """
+    facts = RuntimeCatalog().facts(config.runtime)
+    check_code(config.model_version, facts, config.code_models)
     with open_channel(settings.peers["registry"], settings) as channel:
         path = fetch(channel, config.artifact, Path(config.home) / "cache" / "models")
-    scorer = make_runtime(config.runtime).load(path, config.inputs, config.outputs)
+    shape = (config.inputs, config.outputs)
+    if not facts.runs_code:
+        try_out(config.runtime, path, *shape, config.runtime_config)
+    scorer = make_runtime(config.runtime, config.runtime_config).load(path, config.inputs, config.outputs)
     return warmed(scorer, config.inputs, config.outputs)

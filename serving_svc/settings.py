@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import Field
 
 from service_kit.settings import ServiceSettings
@@ -18,6 +20,11 @@ class ServingSettings(ServiceSettings):
     """How often replicas say that they live; after three missed reports one counts as lost."""
     load_timeout_s: float = Field(default=120.0, gt=0)
     """How long a version may take to load."""
+
+    code_models: tuple[str, ...] = ()
+    """Models, `models/{model}`, whose own code may run (pickle), as JSON; none by default."""
+    runtimes: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Settings of runtime plugins by name, as JSON: `{"onnx": {"threads": 2}}`."""
 
     @property
     def durable_url(self) -> str:

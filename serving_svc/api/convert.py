@@ -152,6 +152,8 @@ def replica_from(message: dataplane_pb2.ReportReplicaRequest, now: datetime) -> 
         queue_us=message.queue_us,
         draining=message.draining,
         seen=now,
+        runtime=message.runtime,
+        load_ms=message.load_ms,
     )
 
 

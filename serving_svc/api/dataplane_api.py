@@ -38,6 +38,8 @@ class DataPlaneApi(dataplane_pb2_grpc.DataPlaneServiceServicer):
         for field in ("replica_id", "address"):
             if not 0 < len(getattr(request, field)) <= _MOST_TEXT:
                 raise InvalidArgument("INVALID_REPORT", "must be given", field=field)
+        if len(request.runtime) > _MOST_TEXT:
+            raise InvalidArgument("INVALID_REPORT", "is too long", field="runtime")
         parse_name(
             "models/{model}/versions/{version}", request.model_version, field="model_version"
         )

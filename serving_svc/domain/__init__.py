@@ -10,6 +10,7 @@ from serving_svc.domain.deployments import (
     app_name,
 )
 from serving_svc.domain.endpoints import Endpoint, EndpointState
+from serving_svc.domain.formats import RuntimeFacts, check_code, check_format
 from serving_svc.domain.rollouts import (
     Action,
     Decision,
@@ -39,11 +40,14 @@ __all__ = [
     "Rollout",
     "RolloutEvent",
     "RolloutState",
+    "RuntimeFacts",
     "Stage",
     "Strategy",
     "TrafficTable",
     "Variant",
     "Verdict",
     "app_name",
+    "check_code",
+    "check_format",
     "variant_name",
 ]

@@ -25,6 +25,7 @@ class ModelVersion:
         inputs: Columns of the input matrix.
         outputs: Columns of the output matrix.
         signature: The serialized signature, passed on to the data plane as it is.
+        format: Declared format of the model file; empty in records of loaded versions.
     """
 
     name: str
@@ -33,6 +34,7 @@ class ModelVersion:
     inputs: int
     outputs: int
     signature: bytes
+    format: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,12 @@ class Deployment:
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """A replica as it last reported itself."""
+    """A replica as it last reported itself.
+
+    Attributes:
+        runtime: Plugin that scores; empty when it does not say.
+        load_ms: Milliseconds to fetch, load and warm up its model.
+    """
 
     replica_id: str
     model_version: str
@@ -66,6 +73,8 @@ class Replica:
     queue_us: int
     draining: bool
     seen: datetime
+    runtime: str = ""
+    load_ms: int = 0
 
 
 class AppState(StrEnum):

@@ -36,6 +36,8 @@ class ReplicaSettings:
         host: Address that replicas listen on.
         cpus: CPUs that Ray sets aside for a replica; a share, for replicas are idle much.
         tls: Paths of certificates, or empty.
+        code_models: Models whose own code may run.
+        runtimes: Settings of runtimes by name.
     """
 
     ray_address: str
@@ -44,6 +46,8 @@ class ReplicaSettings:
     host: str = "127.0.0.1"
     cpus: float = 0.1
     tls: Mapping[str, str] = field(default_factory=dict)
+    code_models: tuple[str, ...] = ()
+    runtimes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 class RayReplicas:
@@ -94,6 +98,8 @@ class RayReplicas:
             peers=dict(self._settings.peers),
             host=self._settings.host,
             tls=dict(self._settings.tls),
+            code_models=list(self._settings.code_models),
+            runtime_config=dict(self._settings.runtimes.get(version.runtime, {})),
         )
         self._ask(
             op="apply",

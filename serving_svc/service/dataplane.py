@@ -94,6 +94,11 @@ class DataPlane:
         with self._changed:
             return usable(self._replicas.values())
 
+    def replicas(self) -> list[Replica]:
+        """Replicas that are up."""
+        with self._changed:
+            return list(self._replicas.values())
+
     def wait_live(self, version: str, replicas: int, timeout: float) -> bool:
         """Wait until a version has so many replicas; False after `timeout` seconds."""
         deadline = time.monotonic() + timeout

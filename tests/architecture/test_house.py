@@ -33,10 +33,14 @@ TOOLS = {
     "alibi_detect": (),
     "dbos": ("service_kit/durable/",),
     "feast": ("feature_svc/feast_store.py",),
-    "lightgbm": ("serving_svc/runtimes.py", "training_svc/trainers.py"),
-    "mlflow": ("training_svc/mlflow_store.py",),
-    "onnxruntime": ("serving_svc/runtimes.py",),
+    "lightgbm": ("serving_svc/runtimes/lightgbm_booster.py", "training_svc/trainers.py"),
+    "mlflow": ("training_svc/mlflow_store.py", "serving_svc/runtimes/guest_mlflow.py"),
+    "onnxruntime": ("serving_svc/runtimes/onnx_session.py", "training_svc/quantization.py"),
     "ray": ("serving_svc/replicas/serve_child.py", "training_svc/ray_child.py"),
+    "safetensors": ("serving_svc/runtimes/torch_safetensors.py",),
+    "skops": ("serving_svc/runtimes/skops_file.py", "training_svc/trainers.py"),
+    "torch": ("serving_svc/runtimes/torch_",),
+    "xgboost": ("serving_svc/runtimes/xgboost_booster.py", "training_svc/trainers.py"),
 }
 """Outside tools and the only places that may import them."""
 

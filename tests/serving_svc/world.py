@@ -65,7 +65,7 @@ class FakeRegistry:
             name = self.aliases[name.rpartition("/")[2]]
         if not name.rpartition("/")[2].isdecimal():
             raise NotFound("VERSION_NOT_FOUND", "no such version")
-        return ModelVersion(name, "onnx", "ab" * 32, 3, 1, b"")
+        return ModelVersion(name, "onnx", "ab" * 32, 3, 1, b"", "onnx")
 
     def set_alias(self, model: str, alias: str, version: str, reason: str, request_id: str) -> None:
         self._once(request_id, model, alias, version)
