@@ -13,6 +13,7 @@ from registry_svc.domain import (
     InputField,
     Lineage,
     ModelVersion,
+    ParityReport,
     Review,
     Signature,
     Stage,
@@ -46,6 +47,10 @@ def from_document(document: dict[str, Any]) -> ModelVersion:
                 GateOutcome(gate["outcome"]),
                 tuple(GateCheck(**each) for each in gate["checks"]),
                 tuple(gate["reasons"]),
+            ),
+            # Documents of earlier days have none.
+            "parity_reports": tuple(
+                ParityReport(**each) for each in document.get("parity_reports", ())
             ),
             "reviews": tuple(_review(each) for each in document["reviews"]),
         }

@@ -18,6 +18,7 @@ from registry_svc.domain import (
     Lineage,
     Model,
     ModelVersion,
+    ParityReport,
     Signature,
     Stage,
     VersionArtifact,
@@ -26,6 +27,9 @@ from service_kit.errors import InvalidArgument
 from service_kit.names import parse_name
 
 EPOCH = datetime.fromtimestamp(0, UTC)
+PARITY_FIELDS = tuple(
+    name for name in ParityReport.__dataclass_fields__ if name not in ("source", "target")
+)
 LINEAGE_FIELDS = tuple(Lineage.__dataclass_fields__)
 
 
@@ -82,6 +86,7 @@ def version_to_message(version: ModelVersion) -> pb.ModelVersion:
         tags=version.tags,
         aliases=version.aliases,
         creator=version.creator,
+        parity_reports=[_parity_to_message(each) for each in version.parity_reports],
     )
     for review in version.reviews:
         added = message.reviews.add(
@@ -108,7 +113,30 @@ def version_from_message(model_id: str, message: pb.ModelVersion) -> ModelVersio
         lineage=Lineage(**{name: getattr(message.lineage, name) for name in LINEAGE_FIELDS}),
         gate=_gate_from_message(message.gate),
         tags=dict(message.tags),
+        parity_reports=tuple(_parity_from_message(message.parity_reports)),
     )
+
+
+def _parity_to_message(report: ParityReport) -> pb.ParityReport:
+    files = {
+        name: f"artifacts/{sha256}"
+        for name, sha256 in (("source", report.source), ("target", report.target))
+        if sha256
+    }
+    figures = {name: getattr(report, name) for name in PARITY_FIELDS}
+    return pb.ParityReport(**figures, **files)
+
+
+def _parity_from_message(reports: Iterable[pb.ParityReport]) -> Iterable[ParityReport]:
+    for at, each in enumerate(reports):
+        files = {}
+        for name in ("source", "target"):
+            given = getattr(each, name)
+            field = f"model_version.parity_reports[{at}].{name}"
+            ids = parse_name("artifacts/{sha256}", given, field=field) if given else {"sha256": ""}
+            files[name] = ids["sha256"]
+        figures = {name: getattr(each, name) for name in PARITY_FIELDS}
+        yield ParityReport(**{**figures, **files, "metric_changes": dict(each.metric_changes)})
 
 
 def _artifacts_from_message(artifacts: Iterable[pb.VersionArtifact]) -> Iterable[VersionArtifact]:

@@ -179,5 +179,5 @@ def load_model(config: ReplicaConfig, settings: ServiceSettings) -> Scorer:
     shape = (config.inputs, config.outputs)
     if not facts.runs_code:
         try_out(config.runtime, path, *shape, config.runtime_config)
-    scorer = make_runtime(config.runtime, config.runtime_config).load(path, config.inputs, config.outputs)
-    return warmed(scorer, config.inputs, config.outputs)
+    scorer = make_runtime(config.runtime, config.runtime_config).load(path, *shape)
+    return warmed(scorer, *shape)

@@ -18,6 +18,7 @@ def model_card(model: Model, version: ModelVersion) -> str:
         ["## Inputs", *_inputs(version)],
         ["## Metrics on the holdout", *_numbers(version)],
         ["## Gate", *_gate(version)],
+        ["## Conversion", *_conversion(version)],
         ["## Parameters", *bullets(sorted(version.parameters.items()))],
         ["## Lineage", *bullets(_lineage(version))],
         ["## Reviews", *_reviews(version)],
@@ -62,6 +63,14 @@ def _gate(version: ModelVersion) -> list[str]:
         for each in version.gate.checks
     ]
     return [f"Outcome: {version.gate.outcome.value.lower()}", *version.gate.reasons, *checks]
+
+
+def _conversion(version: ModelVersion) -> list[str]:
+    lines = [
+        f"- {each.method}: {'passed' if each.passed else 'refused'}, {each.reason}"
+        for each in version.parity_reports
+    ]
+    return lines or ["None recorded."]
 
 
 def _lineage(version: ModelVersion) -> list[tuple[str, str]]:

@@ -48,6 +48,11 @@ def lineage_graph(version: ModelVersion) -> LineageGraph:
         (known.parent_version, known.pipeline_run),
         (known.pipeline_run, tracking),
         (known.pipeline_run, version.name),
+        *(
+            (f"artifacts/{each.source}", f"artifacts/{each.target}")
+            for each in version.parity_reports
+            if each.source and each.target
+        ),
         *((version.name, f"artifacts/{each.sha256}") for each in version.artifacts),
     ]
     return LineageGraph(

@@ -115,6 +115,41 @@ class GateVerdict:
 
 
 @dataclass(frozen=True, slots=True)
+class ParityReport:
+    """How a file was made of another one, and how far their answers differ on a sample.
+
+    Attributes:
+        method: `onnx` or `int8_dynamic`.
+        source: sha256 of the file it was made of, in hex; empty when not kept.
+        target: sha256 of the file that was made, in hex; empty when there is none.
+        passed: Whether the target may stand for the source.
+        max_abs_diff: Largest absolute difference of any output; so `mean_abs_diff`.
+        share_beyond: Share of rows that differ by more than `tolerance`.
+        metric_changes: From source to target, on the sample.
+    """
+
+    method: str
+    source: str
+    target: str
+    passed: bool
+    reason: str
+    row_count: int
+    max_abs_diff: float
+    mean_abs_diff: float
+    share_beyond: float
+    tolerance: float
+    max_share_beyond: float
+    source_bytes: int
+    target_bytes: int
+    metric_changes: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def holds(self) -> bool:
+        """Whether the figures bear out that it passed."""
+        return self.row_count > 0 and self.share_beyond <= self.max_share_beyond
+
+
+@dataclass(frozen=True, slots=True)
 class Review:
     """A person's word on a version."""
 
@@ -144,6 +179,7 @@ class ModelVersion:
     tags: Mapping[str, str] = field(default_factory=dict)
     reviews: tuple[Review, ...] = ()
     aliases: tuple[str, ...] = ()
+    parity_reports: tuple[ParityReport, ...] = ()
 
     @property
     def name(self) -> str:

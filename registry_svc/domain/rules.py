@@ -5,7 +5,14 @@ from __future__ import annotations
 import math
 import re
 
-from registry_svc.domain.models import GateOutcome, Model, ModelVersion, Signature, Stage
+from registry_svc.domain.models import (
+    GateOutcome,
+    Model,
+    ModelVersion,
+    ParityReport,
+    Signature,
+    Stage,
+)
 from service_kit.errors import FailedPrecondition, InvalidArgument
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -48,6 +55,52 @@ def check_new_version(version: ModelVersion) -> None:
                 "NOT_FINITE", "must be finite", field=f"model_version.metrics.{metric}"
             )
     check_signature(version.signature)
+    check_parity(version)
+
+
+def check_parity(version: ModelVersion) -> None:
+    """Refuses a version that would serve a file whose answers are not those of its source.
+
+    Raises:
+        InvalidArgument: A report is inconsistent, or names a file that the version does not have.
+        FailedPrecondition: `CONVERSION_DIFFERS`.
+    """
+    files = {each.sha256 for each in version.artifacts}
+    serving = next(each.sha256 for each in version.artifacts if each.role == MODEL_ROLE)
+    for at, report in enumerate(version.parity_reports):
+        field = f"model_version.parity_reports[{at}]"
+        for name, value in _figures(report).items():
+            if not (math.isfinite(value) and (name in report.metric_changes or value >= 0)):
+                raise InvalidArgument(
+                    "OUT_OF_RANGE", "must be finite and not negative", field=f"{field}.{name}"
+                )
+        for name, sha256 in (("source", report.source), ("target", report.target)):
+            if sha256 and sha256 not in files:
+                raise InvalidArgument(
+                    "NOT_AN_ARTIFACT",
+                    "must be one of the version's artifacts",
+                    field=f"{field}.{name}",
+                )
+        if report.passed and not report.holds:
+            raise InvalidArgument(
+                "REPORT_CONTRADICTS_ITSELF",
+                "says passed, and more rows differ than may",
+                field=f"{field}.passed",
+            )
+        if report.target == serving and not report.passed:
+            raise FailedPrecondition(
+                "CONVERSION_DIFFERS",
+                f"the file that would serve differs from its source by up to "
+                f"{report.max_abs_diff:.2g}, in {report.share_beyond:.2%} of the rows by more than "
+                f"{report.tolerance:g}",
+                field=field,
+            )
+
+
+def _figures(report: ParityReport) -> dict[str, float]:
+    names = ("max_abs_diff", "mean_abs_diff", "share_beyond", "tolerance", "max_share_beyond")
+    counts = ("row_count", "source_bytes", "target_bytes")
+    return {name: getattr(report, name) for name in names + counts} | dict(report.metric_changes)
 
 
 def check_signature(signature: Signature) -> None:

@@ -117,9 +117,7 @@ def requirements_of(model: Path) -> str:
     python = _PYTHON.search(stated.read_text()) if stated.is_file() else None
     ours = f"{sys.version_info.major}.{sys.version_info.minor}"
     if python is not None and python[1] != ours:
-        raise ModelUnusableError(
-            f"it needs Python {python[1]} and this is {ours}"
-        )
+        raise ModelUnusableError(f"it needs Python {python[1]} and this is {ours}")
     listed = model / "requirements.txt"
     if not listed.is_file():
         raise ModelUnusableError("the archive has no requirements.txt")

@@ -1,6 +1,6 @@
 """A first load in a process of its own: libraries in C++ end theirs on some broken files.
 
-    python -m serving_svc.runtimes.trial RUNTIME PATH INPUTS OUTPUTS CONFIG
+python -m serving_svc.runtimes.trial RUNTIME PATH INPUTS OUTPUTS CONFIG
 """
 
 from __future__ import annotations
@@ -21,9 +21,7 @@ from serving_svc.runtimes.catalog import make_runtime
 TIMEOUT_S = 60.0
 
 
-def try_out(
-    runtime: str, path: Path, inputs: int, outputs: int, config: Mapping[str, Any]
-) -> None:
+def try_out(runtime: str, path: Path, inputs: int, outputs: int, config: Mapping[str, Any]) -> None:
     """Load a model elsewhere, once for each file, runtime and signature on this machine.
 
     Raises ModelUnusableError when it can't be loaded, or its library ends the process.

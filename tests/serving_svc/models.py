@@ -59,10 +59,14 @@ class FakeRegistry(registry_pb2_grpc.RegistryServiceServicer):
     """Serves artifacts and versions of one model; every version is the same linear model."""
 
     def __init__(self, artifact: bytes) -> None:
-        self.artifact = artifact
-        self.sha256 = hashlib.sha256(artifact).hexdigest()
+        self.serve(artifact, "onnx")
         self.stages: dict[str, int] = {}
         self.aliases: dict[str, str] = {}
+
+    def serve(self, artifact: bytes, runtime: str, kind: str = "") -> None:
+        """Have every version be this file, of a format that is named as its runtime by default."""
+        self.artifact, self.runtime, self.kind = artifact, runtime, kind or runtime
+        self.sha256 = hashlib.sha256(artifact).hexdigest()
 
     def ReadArtifact(  # noqa: N802
         self, request: registry_pb2.ReadArtifactRequest, _: object
@@ -76,10 +80,10 @@ class FakeRegistry(registry_pb2_grpc.RegistryServiceServicer):
         fields = [data_pb2.InputField(name=f"f{n}") for n in range(INPUTS)]
         return registry_pb2.ModelVersion(
             name=request.name,
-            runtime="onnx",
+            runtime=self.runtime,
             artifacts=[
                 registry_pb2.VersionArtifact(
-                    role="model", artifact=f"artifacts/{self.sha256}", format="onnx"
+                    role="model", artifact=f"artifacts/{self.sha256}", format=self.kind
                 )
             ],
             signature=data_pb2.Signature(inputs=fields, outputs=["late"]),

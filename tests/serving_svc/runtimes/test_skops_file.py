@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from skops import io
 from sklearn.ensemble import (
     HistGradientBoostingClassifier,
     HistGradientBoostingRegressor,
@@ -17,6 +16,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from skops import io
 
 from serving_svc.runtimes import ModelUnusableError, make_runtime, warmed
 from tests.serving_svc.runtimes.examples import WIDTH, labels, rows
