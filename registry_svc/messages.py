@@ -124,7 +124,7 @@ def _parity_to_message(report: ParityReport) -> pb.ParityReport:
         if sha256
     }
     figures = {name: getattr(report, name) for name in PARITY_FIELDS}
-    return pb.ParityReport(**figures, **files)
+    return pb.ParityReport(**{**figures, **files})
 
 
 def _parity_from_message(reports: Iterable[pb.ParityReport]) -> Iterable[ParityReport]:

@@ -87,15 +87,16 @@ def make_steps(settings: ServiceSettings, jobs: TrainingJobs, tracking: Tracking
     from training_svc.peers import FeatureClient, RegistryClient, ServingClient
     from training_svc.plugins import make_validator
     from training_svc.provenance import provenance
+    from training_svc.quantization import quantize
     from training_svc.scoring import load_model
-    from training_svc.steps import Collecting, Judging, Learning, Releasing, Steps
+    from training_svc.steps import Collecting, Judging, Learning, Releasing, Shaping, Steps
 
     peers = Peers(settings)
     features, registry = FeatureClient(peers), RegistryClient(peers)
-    code = Path(__file__).parent
+    code, shaping = Path(__file__).parent, Shaping(load_model, quantize)
     return Steps(
         collecting=Collecting(features, make_validator),
-        learning=Learning(features, registry, jobs, load_model, lambda: provenance(code)),
+        learning=Learning(features, registry, jobs, shaping, lambda: provenance(code)),
         judging=Judging(features, registry, load_model, tracking),
         releasing=Releasing(registry, ServingClient(peers)),
     )

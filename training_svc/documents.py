@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from training_svc.domain.pipelines import (
+    ConversionSpec,
     DataCheck,
     DataSpec,
     EvaluationSpec,
@@ -62,6 +63,8 @@ def pipeline_from(document: Document) -> Pipeline:
             "gate": GateSpec(
                 **{**gate, "bounds": tuple(MetricBound(**each) for each in gate["bounds"])}
             ),
+            # Documents of earlier days have none.
+            "conversion": ConversionSpec(**document.get("conversion", {})),
             "release": None if release is None else ReleaseSpec(**release),
         }
     )

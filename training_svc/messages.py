@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,6 +13,7 @@ from modelyard.training.v1 import training_pb2 as pb
 
 from service_kit.errors import InvalidArgument
 from training_svc.domain.pipelines import (
+    ConversionSpec,
     DataCheck,
     DataSpec,
     EvaluationSpec,
@@ -27,6 +29,7 @@ from training_svc.domain.pipelines import (
 )
 from training_svc.peers import gate_message
 
+OPTIONAL_BOUNDS = ("tolerance", "quantize_tolerance", "quantize_max_share_beyond")
 EPOCH = datetime.fromtimestamp(0, UTC)
 
 
@@ -68,6 +71,7 @@ def pipeline_from_message(pipeline_id: str, message: pb.Pipeline) -> Pipeline:
             refit=message.evaluation.refit,
         ),
         gate=_gate_from(message.gate),
+        conversion=conversion_from(message.conversion),
         release=_release_from(message),
         schedule=message.schedule,
         seed=message.seed,
@@ -107,6 +111,14 @@ def _gate_from(message: pb.GateSpec) -> GateSpec:
     )
 
 
+def conversion_from(message: pb.ConversionSpec) -> ConversionSpec:
+    """Reads how a file is made; what is absent is as by default."""
+    given = {name: getattr(message, name) for name in OPTIONAL_BOUNDS if message.HasField(name)}
+    return ConversionSpec(
+        max_share_beyond=message.max_share_beyond, quantize=message.quantize, **given
+    )
+
+
 def _release_from(message: pb.Pipeline) -> ReleaseSpec | None:
     if not message.HasField("release"):
         return None
@@ -133,6 +145,7 @@ def pipeline_to_message(pipeline: Pipeline) -> pb.Pipeline:
         ],
         evaluation=_evaluation_to(pipeline.evaluation),
         gate=_gate_to(pipeline.gate),
+        conversion=pb.ConversionSpec(**asdict(pipeline.conversion)),
         schedule=pipeline.schedule,
         seed=pipeline.seed,
     )

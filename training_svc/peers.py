@@ -229,6 +229,7 @@ def _version_message(version: Document) -> registry_pb2.ModelVersion:
             for role, name, at, kind in version["artifacts"]
         ],
         gate=gate_message(version["gate"]),
+        parity_reports=[registry_pb2.ParityReport(**each) for each in version["parity_reports"]],
     )
     signature = message.signature
     for each in version["inputs"]:

@@ -7,7 +7,7 @@ runs in a Ray worker: it imports what it needs when it is called.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -15,9 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-ONNX_OPSET = 15
-GRAPH = "modelyard"
-"""Name of every graph: the converters' own are random, and the same model must be the same file."""
+from training_svc.conversion import (
+    ConversionError,
+    estimator_to_onnx,
+    lightgbm_to_onnx,
+    xgboost_to_onnx,
+)
 
 PARITY_ROWS = 10_000
 """Rows on which the exported model is compared with its source."""
@@ -36,6 +39,7 @@ class Fitted:
         predictions: Scores of the first `PARITY_ROWS` rows by the model as it was trained.
         native: Format of one of `files` that the runtime of the same name serves as well; empty
             when there is none.
+        unconverted: Why there is no ONNX form of it; `model` is the native one then.
         curves: Metric by iteration, where the trainer has one.
     """
 
@@ -46,7 +50,32 @@ class Fitted:
     importance: Sequence[float]
     predictions: NDArray[np.float64]
     native: str = ""
+    unconverted: str = ""
     curves: Mapping[str, Sequence[float]] = field(default_factory=dict)
+
+
+def exported(
+    convert: Callable[[], bytes],
+    native: tuple[str, str, bytes],
+    importance: Sequence[float],
+    predictions: NDArray[np.floating],
+) -> Fitted:
+    """A model as ONNX, or in its native format when a converter refuses it.
+
+    Args:
+        convert: Gives the ONNX form; raises ConversionError.
+        native: File name, format and content of the native form.
+        importance: Importance of each input, in order.
+        predictions: Scores of the first `PARITY_ROWS` rows.
+    """
+    name, kind, content = native
+    scores = np.asarray(predictions, np.float64)
+    try:
+        model = convert()
+    except ConversionError as error:
+        return Fitted(kind, content, kind, {}, importance, scores, unconverted=str(error))
+    files = {name: (kind, content)}
+    return Fitted("onnx", model, "onnx", files, importance, scores, native=kind)
 
 
 class Trainer:
@@ -117,16 +146,11 @@ class LightGBM(Trainer):
         trained = lightgbm.train(parameters, data, self._config.num_iterations)
         text = in_float32(trained.model_to_string())
         booster = lightgbm.Booster(model_str=text)
-        return Fitted(
-            runtime="onnx",
-            model=_booster_to_onnx(booster, inputs.shape[1]),
-            model_format="onnx",
-            files={"model.txt": ("lightgbm", text.encode())},
-            native="lightgbm",
-            importance=trained.feature_importance("gain").astype(float).tolist(),
-            predictions=np.asarray(
-                trained.predict(inputs[:PARITY_ROWS], num_threads=threads), np.float64
-            ),
+        return exported(
+            lambda: lightgbm_to_onnx(booster, inputs.shape[1]),
+            ("model.txt", "lightgbm", text.encode()),
+            trained.feature_importance("gain").astype(float).tolist(),
+            trained.predict(inputs[:PARITY_ROWS], num_threads=threads),
         )
 
 
@@ -158,30 +182,6 @@ def in_float32(text: str) -> str:
     return re.sub(r"^threshold=(.*)$", rounded, text, flags=re.MULTILINE)
 
 
-def _booster_to_onnx(booster: Any, width: int) -> bytes:
-    """Converts a booster; the graph takes `inputs` (n x width) and gives `probabilities`."""
-    from onnxmltools import convert_lightgbm
-    from onnxmltools.convert.common.data_types import FloatTensorType
-
-    graph = convert_lightgbm(
-        booster,
-        name=GRAPH,
-        initial_types=[("inputs", FloatTensorType([None, width]))],
-        target_opset=ONNX_OPSET,
-        zipmap=False,
-    )
-    return _canonical(graph)
-
-
-def _canonical(graph: Any) -> bytes:
-    """The same bytes for the same graph: converters list the operator sets in any order."""
-    sets = sorted(graph.opset_import, key=lambda each: str(each.domain))
-    del graph.opset_import[:]
-    graph.opset_import.extend(sets)
-    serialized: bytes = graph.SerializeToString(deterministic=True)
-    return serialized
-
-
 class Logistic(Trainer):
     """Logistic regression on standardized inputs with missing values at the mean."""
 
@@ -204,7 +204,6 @@ class Logistic(Trainer):
         threads: int,  # noqa: ARG002
     ) -> Fitted:
         """Trains on n x inputs rows with n labels (0 or 1)."""
-        from skl2onnx import to_onnx
         from sklearn.impute import SimpleImputer
         from sklearn.linear_model import LogisticRegression
         from sklearn.pipeline import make_pipeline
@@ -216,18 +215,103 @@ class Logistic(Trainer):
             LogisticRegression(random_state=seed, **self._config.model_dump()),
         )
         model.fit(inputs, labels.astype(int))
-        graph = to_onnx(
-            model,
-            inputs[:1],
-            name=GRAPH,
-            options={"zipmap": False},
-            target_opset=ONNX_OPSET,
-        )
         return Fitted(
             runtime="onnx",
-            model=_canonical(graph),
+            model=estimator_to_onnx(model, inputs.shape[1]),
             model_format="onnx",
             files={},
             importance=np.abs(model[-1].coef_[0]).tolist(),
             predictions=model.predict_proba(inputs[:PARITY_ROWS])[:, 1].astype(np.float64),
         )
+
+
+class XGBoost(Trainer):
+    """Gradient boosted trees (Chen and Guestrin, KDD 2016), exported to ONNX."""
+
+    class Config(_Config):
+        """Hyperparameters, named as XGBoost names them."""
+
+        num_boost_round: int = Field(default=200, ge=1, le=10_000)
+        max_depth: int = Field(default=6, ge=1, le=32)
+        eta: float = Field(default=0.1, gt=0, le=1)
+        min_child_weight: float = Field(default=1.0, ge=0)
+        subsample: float = Field(default=1.0, gt=0, le=1)
+        colsample_bytree: float = Field(default=1.0, gt=0, le=1)
+        reg_lambda: float = Field(default=1.0, ge=0)
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+
+    def fit(
+        self,
+        inputs: NDArray[np.float32],
+        labels: NDArray[np.float64],
+        names: Sequence[str],
+        seed: int,
+        threads: int,
+    ) -> Fitted:
+        """Trains on n x inputs rows with n labels (0 or 1)."""
+        import xgboost
+
+        settings = self._config.model_dump(exclude={"num_boost_round"})
+        parameters = {**settings, "objective": "binary:logistic", "seed": seed, "nthread": threads}
+        booster = xgboost.train(
+            parameters, xgboost.DMatrix(inputs, labels), self._config.num_boost_round
+        )
+        gains = booster.get_score(importance_type="gain")
+        return exported(
+            lambda: xgboost_to_onnx(booster, inputs.shape[1]),
+            ("model.ubj", "xgboost", bytes(booster.save_raw("ubj"))),
+            # Without names of their own, columns are called f0, f1, ...
+            [float(gains.get(f"f{at}", 0.0)) for at in range(len(names))],
+            booster.predict(xgboost.DMatrix(inputs[:PARITY_ROWS])),
+        )
+
+
+class HistGradientBoosting(Trainer):
+    """scikit-learn's histogram gradient boosting, as ONNX where skl2onnx manages, else as skops."""
+
+    class Config(_Config):
+        """Settings, named as scikit-learn names them."""
+
+        max_iter: int = Field(default=200, ge=1, le=10_000)
+        learning_rate: float = Field(default=0.1, gt=0, le=1)
+        max_leaf_nodes: int = Field(default=31, ge=2, le=4096)
+        min_samples_leaf: int = Field(default=20, ge=1)
+        l2_regularization: float = Field(default=0.0, ge=0)
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+
+    def fit(
+        self,
+        inputs: NDArray[np.float32],
+        labels: NDArray[np.float64],
+        names: Sequence[str],
+        seed: int,
+        threads: int,  # noqa: ARG002
+    ) -> Fitted:
+        """Trains on n x inputs rows with n labels (0 or 1)."""
+        from sklearn.ensemble import HistGradientBoostingClassifier
+        from skops import io
+
+        model = HistGradientBoostingClassifier(
+            random_state=seed, early_stopping=False, **self._config.model_dump()
+        )
+        model.fit(inputs, labels.astype(int))
+        return exported(
+            lambda: estimator_to_onnx(model, inputs.shape[1]),
+            ("model.skops", "skops", io.dumps(model)),
+            split_counts(model, len(names)),
+            model.predict_proba(inputs[:PARITY_ROWS])[:, 1],
+        )
+
+
+def split_counts(model: Any, width: int) -> list[float]:
+    """How often each of `width` inputs is split on; the library has no importance of its own."""
+    counts = np.zeros(width)
+    for trees in model._predictors:  # noqa: SLF001
+        for tree in trees:
+            inner = tree.nodes[tree.nodes["is_leaf"] == 0]
+            np.add.at(counts, inner["feature_idx"], 1)
+    return [float(each) for each in counts]

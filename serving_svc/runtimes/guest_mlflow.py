@@ -37,7 +37,8 @@ def load(folder: str) -> Callable[[Any], Any]:
     model = mlflow.pyfunc.load_model(folder)
     schema = model.metadata.get_input_schema()
     if schema is None or not schema.has_input_names():
-        return model.predict
+        plain: Callable[[Any], Any] = model.predict
+        return plain
     import pandas as pd
 
     kinds = [each.to_numpy() for each in schema.input_types()]

@@ -17,6 +17,7 @@ from tests.training_svc.examples import WHEN, pipeline, run
 from training_svc import messages as to
 from training_svc.documents import pipeline_document, pipeline_from, run_document, run_from
 from training_svc.domain.pipelines import (
+    ConversionSpec,
     DataCheck,
     DataSpec,
     EvaluationSpec,
@@ -75,6 +76,7 @@ PIPELINES = st.builds(
         SHARES,
         st.booleans(),
     ),
+    conversion=st.builds(ConversionSpec, SHARES, SHARES, st.booleans(), SHARES, SHARES),
     release=st.none()
     | st.builds(ReleaseSpec, TEXT, st.sampled_from([{}, {"steps": [5.0, 100.0], "alpha": 0.1}])),
     schedule=TEXT,

@@ -19,7 +19,11 @@ from training_svc.trainers import PARITY_ROWS, Fitted, in_float32
 
 Inputs = NDArray[np.float32]
 Labels = NDArray[np.float64]
-CONFIGS: dict[str, dict[str, Any]] = {"lightgbm": {"num_iterations": 60}, "logistic": {}}
+CONFIGS: dict[str, dict[str, Any]] = {
+    "lightgbm": {"num_iterations": 60},
+    "logistic": {},
+    "xgboost": {"num_boost_round": 60, "max_depth": 4},
+}
 
 
 def data(rows: int = 12_000, *, missing: float = 0.1, seed: int = 0) -> tuple[Inputs, Labels]:
@@ -131,6 +135,17 @@ def test_an_input_that_is_always_missing_does_no_harm() -> None:
     for name in CONFIGS:
         fitted = fit(name, inputs, labels)
         assert np.abs(served(fitted, inputs) - fitted.predictions).max() < 1e-5
+
+
+def test_what_can_not_be_converted_is_exported_in_its_own_format() -> None:
+    inputs, labels = data(4000)
+    fitted = make_trainer("hist_gradient_boosting", {"max_iter": 40}).fit(
+        inputs, labels, [f"x{at}" for at in range(5)], 7, 1
+    )
+    assert (fitted.runtime, fitted.model_format) == ("skops", "skops")
+    assert "skl2onnx can't convert a HistGradientBoostingClassifier" in fitted.unconverted
+    assert np.abs(served(fitted, inputs) - fitted.predictions).max() < 1e-6
+    assert int(np.argmax(fitted.importance)) == 0
 
 
 def test_the_drill_learns_nothing() -> None:

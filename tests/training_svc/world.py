@@ -21,8 +21,9 @@ from training_svc.fitting import Task, Trouble, fit_here
 from training_svc.plugins import make_validator
 from training_svc.ports import Champion, Check, Document
 from training_svc.provenance import Provenance
+from training_svc.quantization import quantize
 from training_svc.scoring import load_model
-from training_svc.steps import Collecting, Judging, Learning, Releasing, Steps
+from training_svc.steps import Collecting, Judging, Learning, Releasing, Shaping, Steps
 from training_svc.steps.job import inputs_of
 from training_svc.tables import ArrowTable
 from training_svc.trainers import Fitted
@@ -75,7 +76,9 @@ class World:
         found = Provenance("c0ffee", "e" * 64)
         return Steps(
             collecting=Collecting(features, make_validator),
-            learning=Learning(features, registry, FakeJobs(self), load_model, lambda: found),
+            learning=Learning(
+                features, registry, FakeJobs(self), Shaping(load_model, quantize), lambda: found
+            ),
             judging=Judging(features, registry, load_model, FakeTracking(self)),
             releasing=Releasing(registry, FakeServing(self)),
         )

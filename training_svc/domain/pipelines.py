@@ -106,6 +106,25 @@ class EvaluationSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class ConversionSpec:
+    """How the file that serves is made of the trained model.
+
+    Attributes:
+        tolerance: Absolute difference of a row's score that the conversion to ONNX may make.
+        max_share_beyond: Share of the sample's rows, 0 to 1, that may differ by more.
+        quantize: Whether to quantize the ONNX file to INT8.
+        quantize_tolerance: As `tolerance`, for the quantization.
+        quantize_max_share_beyond: As `max_share_beyond`, for the quantization.
+    """
+
+    tolerance: float = 1e-4
+    max_share_beyond: float = 0.0
+    quantize: bool = False
+    quantize_tolerance: float = 0.02
+    quantize_max_share_beyond: float = 0.01
+
+
+@dataclass(frozen=True, slots=True)
 class MetricBound:
     """A bound that a version must keep whatever it gains."""
 
@@ -147,6 +166,7 @@ class Pipeline:
     checks: tuple[DataCheck, ...] = ()
     evaluation: EvaluationSpec = field(default_factory=EvaluationSpec)
     gate: GateSpec = field(default_factory=GateSpec)
+    conversion: ConversionSpec = field(default_factory=ConversionSpec)
     release: ReleaseSpec | None = None
     schedule: str = ""
     seed: int = 0

@@ -77,12 +77,16 @@ def _check_metrics(pipeline: Pipeline) -> None:
 
 
 def _check_numbers(pipeline: Pipeline) -> None:
-    gate, trainer = pipeline.gate, pipeline.trainer
+    gate, trainer, conversion = pipeline.gate, pipeline.trainer, pipeline.conversion
     ranges = {
         "evaluation.resamples": (pipeline.evaluation.resamples, 1, MAX_RESAMPLES),
         "gate.min_gain": (gate.min_gain, -MAX_GAIN, MAX_GAIN),
         "gate.confidence": (gate.confidence, 0.5, MAX_CONFIDENCE),
         "gate.max_segment_loss": (gate.max_segment_loss, 0, MAX_GAIN),
+        "conversion.tolerance": (conversion.tolerance, 0, MAX_GAIN),
+        "conversion.max_share_beyond": (conversion.max_share_beyond, 0, 1),
+        "conversion.quantize_tolerance": (conversion.quantize_tolerance, 0, MAX_GAIN),
+        "conversion.quantize_max_share_beyond": (conversion.quantize_max_share_beyond, 0, 1),
         "trainer.cpus": (trainer.cpus, 0.01, MAX_CPUS),
         "trainer.gpus": (trainer.gpus, 0, MAX_CPUS),
         "seed": (pipeline.seed, 0, MAX_SEED),

@@ -9,8 +9,9 @@ from training_svc.steps.job import Job
 from training_svc.steps.judging import Judging
 from training_svc.steps.learning import Learning
 from training_svc.steps.releasing import Releasing
+from training_svc.steps.shaping import Shaping
 
-__all__ = ["Collecting", "Job", "Judging", "Learning", "Releasing", "Steps"]
+__all__ = ["Collecting", "Job", "Judging", "Learning", "Releasing", "Shaping", "Steps"]
 
 
 @dataclass(frozen=True)

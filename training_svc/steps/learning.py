@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service_kit.errors import FailedPrecondition
 from training_svc.domain.encoding import Input, Matrix, encode, order_categories
 from training_svc.domain.rules import holdout_start
-from training_svc.ports import Document, Features, LoadModel, Registry, TrainingJobs
+from training_svc.ports import Document, Features, Registry, TrainingJobs
 from training_svc.provenance import Provenance
 from training_svc.steps.data import Rows, TrainingData, input_names, load
 from training_svc.steps.job import Job
+from training_svc.steps.shaping import Made, Shaping
+from training_svc.tables import to_bytes
 from training_svc.trainers import PARITY_ROWS, Fitted
 
-PARITY_TOLERANCE = 1e-4
-"""Most that a converted model may differ from its source in the probability of any row."""
+PREDICTION, LABEL = "modelyard.prediction", "modelyard.label"
+"""Columns of a stored sample beside the inputs: what the trained model says, and the truth."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Learning:
     features: Features
     registry: Registry
     jobs: TrainingJobs
-    load_model: LoadModel
+    shaping: Shaping
     provenance: Callable[[], Provenance]
 
     def train(self, job: Job, joined: Document) -> Document:
@@ -74,35 +77,16 @@ class Learning:
         names = [each.name for each in inputs]
         matrix = encode(data.columns(names, rows), inputs)
         fitted = self.jobs.fit(job.trainer, matrix, labels, names, job.pipeline.seed, job.check)
-        fitted, remark = self._faithful(fitted, matrix)
-        detail = f"{len(labels)} rows, {len(inputs)} inputs, {fitted.model_format}{remark}"
-        return {**self._store(fitted, inputs), "detail": detail}
-
-    def _faithful(self, fitted: Fitted, matrix: Matrix) -> tuple[Fitted, str]:
-        """The model in a form that scores as its source does: converted, else native."""
-        worst = self._difference(fitted, matrix)
-        if worst <= PARITY_TOLERANCE:
-            return fitted, ""
-        for name, (kind, content) in fitted.files.items():
-            native = replace(fitted, runtime=kind, model=content, model_format=kind)
-            if kind == fitted.native and self._difference(native, matrix) <= PARITY_TOLERANCE:
-                rest = {other: file for other, file in fitted.files.items() if other != name}
-                return (
-                    replace(native, files=rest),
-                    f" (the {fitted.model_format} form differs by up to {worst:.2g})",
-                )
-        raise FailedPrecondition(
-            "CONVERSION_DIFFERS",
-            f"the converted model differs by up to {worst:.2g} from its source "
-            f"(at most {PARITY_TOLERANCE:g} is allowed)",
-        )
-
-    def _difference(self, fitted: Fitted, matrix: Matrix) -> float:
-        """Largest difference in probability; infinite when a score is no number."""
-        served = self.load_model(fitted.runtime, fitted.model, matrix.shape[1])
-        scores = served(matrix[:PARITY_ROWS])
-        worst = float(np.max(np.abs(scores - fitted.predictions)))
-        return worst if np.isfinite(worst) else float("inf")
+        shaped = self.shaping.shape(fitted, matrix, labels, job.pipeline.conversion)
+        kind = shaped.fitted.model_format
+        detail = f"{len(labels)} rows, {len(inputs)} inputs, {kind}{shaped.remark}"
+        sample = sample_file(names, matrix, labels, fitted)
+        return {
+            **self._store(shaped.fitted, inputs),
+            "sample": self.registry.write(sample),
+            "parity_reports": [self._report(each) for each in shaped.made],
+            "detail": detail,
+        }
 
     def _store(self, fitted: Fitted, inputs: tuple[Input, ...]) -> Document:
         return {
@@ -117,6 +101,11 @@ class Learning:
             "inputs": [asdict(each) for each in inputs],
             "importance": list(fitted.importance),
         }
+
+    def _report(self, made: Made) -> Document:
+        files = {"source": made.source, "target": made.target}
+        kept = {name: self.registry.write(content) for name, content in files.items() if content}
+        return {**asdict(made.parity), **kept}
 
 
 def inputs_for(job: Job, joined: Document, data: TrainingData, rows: Rows) -> tuple[Input, ...]:
@@ -137,3 +126,12 @@ def inputs_for(job: Job, joined: Document, data: TrainingData, rows: Rows) -> tu
             )
         )
     return tuple(inputs)
+
+
+def sample_file(
+    names: Sequence[str], matrix: Matrix, labels: NDArray[np.float64], fitted: Fitted
+) -> bytes:
+    """The rows that a model's files are compared on, as the model sees them, with its answers."""
+    rows = matrix[:PARITY_ROWS]
+    columns = {name: rows[:, at] for at, name in enumerate(names)}
+    return to_bytes({**columns, LABEL: labels[:PARITY_ROWS], PREDICTION: fitted.predictions})

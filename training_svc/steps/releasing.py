@@ -58,6 +58,8 @@ def _version(
         ["model", f"model.{trained['format']}", trained["artifact"], trained["format"]],
         *(["source_model", name, artifact, kind] for name, kind, artifact in trained["files"]),
         *(["plot", name, artifact, "png"] for name, artifact in evaluated["plots"]),
+        # A run that began under an earlier release has none.
+        *([["sample", "sample.arrow", trained["sample"], "arrow"]] if "sample" in trained else []),
         ["holdout", "holdout.arrow", evaluated["holdout"], "arrow"],
     ]
     return {
@@ -70,6 +72,7 @@ def _version(
         "metrics": evaluated["metrics"],
         "parameters": job.parameters,
         "gate": verdict,
+        "parity_reports": trained.get("parity_reports", []),
         "lineage": {
             "pipeline_run": job.run.name,
             "tracking_run_id": evaluated["tracking_run_id"],
