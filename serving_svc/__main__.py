@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Engine, text
 
 from service_kit.channels import Peers
-from service_kit.clock import SystemClock
+from service_kit.clock import Clock, SystemClock
 from service_kit.database import make_engine, migrate, reading
 from service_kit.durable import DurableEngine
 from service_kit.ledger import AnswerUpkeep
@@ -22,6 +22,9 @@ from serving_svc.settings import ServingSettings
 
 if TYPE_CHECKING:
     from serving_svc.replicas import ReplicaSettings
+    from serving_svc.service import DataPlane
+    from serving_svc.service.admission import AdmittingRegistry
+    from serving_svc.service.ports import Store
 
 WORKFLOW_VERSION = "1"
 """Changed only when workflows under way could not go on with the new code."""
@@ -34,11 +37,8 @@ def build(settings: ServingSettings) -> Application:
 
     from serving_svc import service
     from serving_svc.api import DataPlaneApi, ServingApi
-    from serving_svc.peers import GrpcExperiments, GrpcRegistry
-    from serving_svc.replica_metrics import ReplicaCollector
+    from serving_svc.peers import GrpcExperiments
     from serving_svc.replicas import RayReplicas
-    from serving_svc.runtimes import RuntimeCatalog
-    from serving_svc.service.admission import AdmittingRegistry
     from serving_svc.service.deploys import Loader
     from serving_svc.service.endpoints import DEPLOY_WORKFLOW
     from serving_svc.service.rollouts import ROLLOUT_WORKFLOW
@@ -49,12 +49,10 @@ def build(settings: ServingSettings) -> Application:
     migrate(engine, "serving_svc")
     clock, peers = SystemClock(), Peers(settings)
     store = SqlStore(engine, clock)
-    registry = AdmittingRegistry(GrpcRegistry(peers), RuntimeCatalog(), settings.code_models)
+    registry = make_registry(settings, peers)
     replicas = RayReplicas(replica_settings(settings))
     reconciler = service.Reconciler(store, replicas)
-    interval = timedelta(milliseconds=settings.replica_report_ms)
-    dataplane = service.DataPlane(store, clock, interval)
-    REGISTRY.register(ReplicaCollector(dataplane.replicas))
+    dataplane = make_dataplane(settings, store, clock)
     loader = Loader(store, dataplane, settings.load_timeout_s)
     wake = reconciler.notify
 
@@ -92,6 +90,26 @@ def build(settings: ServingSettings) -> Application:
         pings={"sql": lambda: _ping(engine), "workflows": durable.ping, "ray": replicas.ping},
         drain=dataplane.stop,
     )
+
+
+def make_dataplane(settings: ServingSettings, store: Store, clock: Clock) -> DataPlane:
+    """Wires the state of the data plane, with what `/metrics` says of it."""
+    from serving_svc.replica_metrics import ReplicaCollector
+    from serving_svc.service import DataPlane
+
+    interval = timedelta(milliseconds=settings.replica_report_ms)
+    dataplane = DataPlane(store, clock, interval)
+    REGISTRY.register(ReplicaCollector(dataplane.replicas))
+    return dataplane
+
+
+def make_registry(settings: ServingSettings, peers: Peers) -> AdmittingRegistry:
+    """Wires the record of models with what can be loaded here."""
+    from serving_svc.peers import GrpcRegistry
+    from serving_svc.runtimes import RuntimeCatalog
+    from serving_svc.service.admission import AdmittingRegistry
+
+    return AdmittingRegistry(GrpcRegistry(peers), RuntimeCatalog(), settings.code_models)
 
 
 def replica_settings(settings: ServingSettings) -> ReplicaSettings:
