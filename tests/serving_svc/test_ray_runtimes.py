@@ -46,7 +46,7 @@ def test_a_bad_model_fails_its_deployment_with_the_reason(suite: Suite) -> None:
     crashing = text.replace("num_leaves=7", "num_leaves=70000", 1)
     suite.registry.serve(crashing.encode(), "lightgbm")
     deploy(suite, 1)
-    until(lambda: suite.endpoint().state_reason, 60, "the deployment did not fail")
+    until(lambda: suite.endpoint().state_reason, 150, "the deployment did not fail")
     assert "crashed while it loaded it (SIGABRT)" in suite.endpoint().state_reason
 
     suite.registry.serve(text.encode(), "lightgbm")
@@ -55,5 +55,5 @@ def test_a_bad_model_fails_its_deployment_with_the_reason(suite: Suite) -> None:
     def served() -> bool:
         return any(each.model_version == good for each in suite.state().replicas)
 
-    until(served, 40, "the good version was not deployed")
+    until(served, 90, "the good version was not deployed")
     assert 0.0 < answer(suite, good) < 1.0
