@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from bench.serving import catalogue, table
+from bench.serving import catalogue, page, table
 from bench.serving.contender import WORKLOADS, Contender, Place
 from bench.serving.load import missing_generators
 from bench.serving.model import make_model
@@ -56,7 +56,7 @@ def run(options: argparse.Namespace, console: Console) -> Results:
         options.seconds,
     )
     text = TextColumn("{task.description}")
-    columns = (BarColumn(), TimeElapsedColumn(), TimeRemainingColumn(), text)
+    columns = (BarColumn(20), TimeElapsedColumn(), TimeRemainingColumn(), text)
     with Progress(*columns, console=console) as bar:
         task = bar.add_task("", total=runner.steps)
 
@@ -79,8 +79,7 @@ def main() -> int:
     if output is None:
         partial = options.only or options.workloads
         output = HOME / "results" if partial else PAGES
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "serving.json").write_text(results.to_json())
+    page.write(results, output)
     console.print(f"written to {output}/")
     return 0
 

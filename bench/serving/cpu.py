@@ -16,10 +16,12 @@ class Used:
 
     Attributes:
         group: What the process belongs to.
+        parent: Pid of its parent.
         seconds: Its own and that of its children that have ended and were waited for.
     """
 
     group: str
+    parent: int
     seconds: float
 
 
@@ -39,7 +41,7 @@ def snapshot(root: int, group: Group = one_group) -> Snapshot:
         try:
             times = each.cpu_times()
             seconds = times.user + times.system + times.children_user + times.children_system
-            found[each.pid, each.create_time()] = Used(group(each), seconds)
+            found[each.pid, each.create_time()] = Used(group(each), each.ppid(), seconds)
         except psutil.NoSuchProcess:
             continue  # its parent has its time now
     return found
@@ -48,14 +50,20 @@ def snapshot(root: int, group: Group = one_group) -> Snapshot:
 def spent(before: Snapshot, after: Snapshot) -> dict[str, float]:
     """CPU seconds by group between two snapshots.
 
-    A process that ended in between passed its whole life's time on to its parent, so what it had
-    used before is taken off again.
+    The time of a process that ended in between is its parent's now, so what it had used before is
+    taken off there.
     """
     seconds: dict[str, float] = {}
     for key, used in after.items():
         earlier = before[key].seconds if key in before else 0.0
         seconds[used.group] = seconds.get(used.group, 0.0) + used.seconds - earlier
+    parents = {pid: used.parent for (pid, _), used in before.items()}
+    groups = {pid: used.group for (pid, _), used in after.items()}
     for key, used in before.items():
         if key not in after:
-            seconds[used.group] = seconds.get(used.group, 0.0) - used.seconds
-    return {name: max(0.0, value) for name, value in seconds.items()}
+            heir = used.parent
+            while heir not in groups and heir in parents:
+                heir = parents[heir]
+            group = groups.get(heir, used.group)
+            seconds[group] = seconds.get(group, 0.0) - used.seconds
+    return seconds

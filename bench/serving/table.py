@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -11,7 +12,7 @@ from bench.serving.contender import WORKLOADS, Workload
 from bench.serving.results import Record, Results
 from bench.serving.statistics import spread
 
-COLUMNS = ("req/s", "p50 ms", "p95 ms", "p99 ms", "CPU µs", "errors", "range")
+COLUMNS = ("req/s", "±", "p50 ms", "p95 ms", "p99 ms", "CPU µs", "errors")
 
 
 def show(results: Results, console: Console) -> None:
@@ -28,17 +29,17 @@ def show(results: Results, console: Console) -> None:
 
 
 def _table(workload: Workload, records: Sequence[Record]) -> Table:
-    table = Table(title=workload.title, title_justify="left")
-    table.add_column("server", no_wrap=True)
+    table = Table(title=workload.title, title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))
+    table.add_column("server", no_wrap=True, min_width=20)
     for column in COLUMNS:
-        table.add_column(column, justify="right", no_wrap=True)
+        table.add_column(column, justify="right", no_wrap=True, min_width=len(column))
     for record in records:
         table.add_row(record.title, *row(record, workload.name))
     return table
 
 
 def row(record: Record, workload: str) -> Sequence[str]:
-    """The cells of a server: medians over rounds, errors of all rounds, range of throughput."""
+    """The cells of a server: medians over rounds, errors of all rounds; ± is half the range."""
     rps = spread(_there(record.figures(workload, "rps")))
     medians = [
         spread(_there(record.figures(workload, name))).median
@@ -48,10 +49,10 @@ def row(record: Record, workload: str) -> Sequence[str]:
     errors = sum(_there(record.figures(workload, "errors")))
     return (
         f"{rps.median:,.0f}",
+        f"{(rps.high - rps.low) / 2 / rps.median:.0%}",
         *(f"{each:.2f}" for each in medians),
         f"{cpu:,.0f}",
         f"{errors:,.0f}",
-        f"{rps.low:,.0f}–{rps.high:,.0f}",  # noqa: RUF001
     )
 
 
