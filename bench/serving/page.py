@@ -1,4 +1,4 @@
-"""Results as a Markdown page; `python -m bench.serving.page FOLDER` writes it anew from the JSON."""
+"""Results as a page; `python -m bench.serving.page FOLDER` writes it anew from the JSON."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PLOTTED = ("row32", "batch8")
 
 HEAD = """# Online inference beside its peers
 
-One LightGBM model, 100 trees × 30 features, answers everywhere; every server is asked in the same
+One LightGBM model, 100 trees on 30 features, answers everywhere; every server is asked in the same
 run. Written by `make bench` from [`serving.json`](serving.json).
 
 - **The suite** is measured by its whole path: the gateway checks an API key, splits the traffic by
@@ -26,7 +26,8 @@ run. Written by `make bench` from [`serving.json`](serving.json).
   Ray's own included. The peers do none of this: they check no key, split and log nothing.
 - **Peers** run in environments of their own with pinned versions
   ([`bench/serving/constraints`](../../bench/serving/constraints)), one worker each, libraries on
-  one thread. Where a peer has no LightGBM runtime, the model is its ONNX file.
+  one thread. Where a peer has no LightGBM runtime, the model is its ONNX file; the list at the
+  end says how each serves it.
 - **Load** comes from wrk (HTTP) and h2load (gRPC): a fixed number of connections, each with one
   request at a time, so latency is that of a closed loop. Rows change from request to request, but
   for gRPC. Generator and server share the machine's cores; the generator's CPU is not counted.
