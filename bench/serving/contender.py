@@ -87,6 +87,10 @@ class Contender(Protocol):
         """What it is, for people."""
 
     @property
+    def server(self) -> str:
+        """What it measures; neighbours of the same server share one start."""
+
+    @property
     def how(self) -> str:
         """How it serves the model."""
 
@@ -96,8 +100,12 @@ class Contender(Protocol):
     def prepare(self, place: Place) -> None:
         """Makes its environment; may take minutes the first time. Raises StartError."""
 
-    def start(self, place: Place) -> Running:
-        """Starts it and waits until it answers. Raises StartError."""
+    def start(self, place: Place, beside: Running | None = None) -> Running:
+        """Starts it and waits until it answers. Raises StartError.
+
+        Args:
+            beside: The same server, when it runs already.
+        """
 
 
 def first(exchanges: Mapping[str, Exchange]) -> Exchange:

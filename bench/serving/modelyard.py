@@ -6,7 +6,7 @@ import json
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -65,24 +65,38 @@ class Modelyard:
     def prepare(self, place: Place) -> None:
         """Its environment is the project's own."""
 
-    def start(self, place: Place) -> Running:
+    @property
+    def server(self) -> str:
+        """All ways of asking share one suite."""
+        return "suite"
+
+    def start(self, place: Place, beside: Running | None = None) -> Running:
         """Starts the suite on free ports and sets it up."""
-        home = place.scratch.absolute() / "suite"
+        running = beside or self._start(place)
+        key = api_key(home_of(place))
+        asked = {
+            name: each.with_headers({"Authorization": f"Bearer {key}"})
+            for name, each in exchanges(self.asked, place.models[0].rows).items()
+        }
+        return replace(running, exchanges=asked)
+
+    def _start(self, place: Place) -> Running:
+        home = home_of(place)
         shutil.rmtree(home, ignore_errors=True)
-        tree, client = launch(home, free_base_port(_OFFSETS), place.scratch / f"{self.name}.log")
+        tree, client = launch(home, free_base_port(_OFFSETS), place.scratch / "suite.log")
         try:
             with client:
                 suite.set_up(client, api_key(home), place.models)
         except BaseException:
             tree.stop()
             raise
-        key = api_key(home)
-        asked = {
-            name: each.with_headers({"Authorization": f"Bearer {key}"})
-            for name, each in exchanges(self.asked, place.models[0].rows).items()
-        }
         answers = tuple(each.expected for each in place.models)
-        return Running(tree, client.url, asked, answers, parts_of(home))
+        return Running(tree, client.url, {}, answers, parts_of(home))
+
+
+def home_of(place: Place) -> Path:
+    """Folder of the suite."""
+    return place.scratch.absolute() / "suite"
 
 
 def launch(home: Path, port: int, log: Path) -> tuple[Tree, Client]:

@@ -60,6 +60,11 @@ class Peer:
     exchanges: Callable[[Matrix], Mapping[str, Exchange]] | None = None
     group: Group = one_group
 
+    @property
+    def server(self) -> str:
+        """It shares its start with nobody."""
+        return self.name
+
     def environment(self, place: Place) -> Path:
         """Folder of its environment."""
         return place.home / "envs" / self.requirements[0].partition("[")[0]
@@ -72,8 +77,10 @@ class Peer:
         """Makes its environment."""
         environments.ensure(self.environment(place), self.requirements)
 
-    def start(self, place: Place) -> Running:
+    def start(self, place: Place, beside: Running | None = None) -> Running:
         """Starts it on a free port."""
+        if beside is not None:
+            return beside
         python = self.environment(place).absolute() / "bin" / "python"
         port = free_port()
         if self.setup is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import groupby
 
 from bench.serving.check import WrongAnswerError, compare
 from bench.serving.contender import WORKLOADS, Contender, Place, Running, Workload
@@ -58,27 +59,32 @@ class Runner:
             except _PROBLEMS as problem:
                 record.problem = f"can't be installed: {problem}"
         results = begin(self._rounds, self._seconds, records)
+        pairs = list(zip(self._contenders, records, strict=True))
         for number in range(self._rounds):
-            for contender, record in zip(self._contenders, records, strict=True):
-                self._round(number, contender, record, progress)
+            for _, neighbours in groupby(pairs, key=lambda pair: pair[0].server):
+                self._server(f"round {number + 1}", list(neighbours), progress)
         return results
 
-    def _round(self, number: int, contender: Contender, record: Record, progress: Progress) -> None:
-        label = f"round {number + 1}, {contender.title}"
-        progress(f"{label}: start")
-        if record.problem:
-            return
+    def _server(
+        self, label: str, neighbours: Sequence[tuple[Contender, Record]], progress: Progress
+    ) -> None:
+        running: Running | None = None
         try:
-            running = contender.start(self._place)
-        except _PROBLEMS as problem:
-            record.problem = str(problem)
-            return
-        try:
-            for workload in self._workloads:
-                progress(f"{label}: {workload.title}")
-                self._measure(running, workload, record)
+            for contender, record in neighbours:
+                progress(f"{label}, {contender.title}: start")
+                if record.problem:
+                    continue
+                try:
+                    running = contender.start(self._place, running)
+                except _PROBLEMS as problem:
+                    record.problem = str(problem)
+                    continue
+                for workload in self._workloads:
+                    progress(f"{label}, {contender.title}: {workload.title}")
+                    self._measure(running, workload, record)
         finally:
-            running.tree.stop()
+            if running is not None:
+                running.tree.stop()
 
     def _measure(self, running: Running, workload: Workload, record: Record) -> None:
         if workload.name not in running.exchanges:
