@@ -10,11 +10,11 @@ STUBS := contracts/gen/modelyard/descriptors.binpb
 PROTOS := $(shell find contracts/modelyard contracts/inference -name '*.proto')
 
 # What is checked for types; strict everywhere.
-TYPED := client contracts experiment_svc feature_svc gateway monitor_svc registry_svc \
+TYPED := bench client contracts experiment_svc feature_svc gateway monitor_svc registry_svc \
 	service_kit serving_svc training_svc
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint types imports torch proto openapi clean
+.PHONY: help setup demo test bench check lint types imports torch proto openapi clean
 
 help: ## say what can be made
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -46,12 +46,15 @@ torch: setup ## add PyTorch, for the tests and trainers that want it
 proto: setup ## generate the stubs of the contracts
 	$(BIN)/python -m contracts.generate
 
+bench: setup ## measure online inference beside its peers (needs wrk and nghttp2-client)
+	$(BIN)/python -m bench.serving
+
 openapi: setup ## write contracts/openapi.json anew
 	$(BIN)/python -m gateway.openapi > contracts/openapi.json.new
 	mv contracts/openapi.json.new contracts/openapi.json
 
 clean: ## remove what was made here, the environment too
-	rm -rf $(VENV) contracts/gen build dist .mypy_cache .pytest_cache .ruff_cache \
+	rm -rf $(VENV) contracts/gen build dist .bench .mypy_cache .pytest_cache .ruff_cache \
 		.import_linter_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

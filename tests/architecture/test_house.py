@@ -102,7 +102,7 @@ def at(path: Path, line: int = 1) -> str:
     return f"{path.relative_to(ROOT)}:{line}"
 
 
-@pytest.mark.parametrize("package", PACKAGES)
+@pytest.mark.parametrize("package", ["bench", *PACKAGES])
 def test_modules_and_functions_are_small(package: str) -> None:
     found = modules(package)
     assert found, f"no modules in {package}"

@@ -1,0 +1,1 @@
+"""Online inference of the suite beside its peers, measured in one run."""

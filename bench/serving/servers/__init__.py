@@ -1,0 +1,1 @@
+"""The peers' programs; each runs in the environment of its own peer."""
