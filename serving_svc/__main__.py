@@ -51,6 +51,7 @@ def build(settings: ServingSettings) -> Application:
     dataplane = service.DataPlane(store, clock, interval)
     loader = Loader(store, dataplane, settings.load_timeout_s)
     wake = reconciler.notify
+    autoscaler = service.Autoscaler(store, dataplane, settings.scaling, wake)
 
     durable = DurableEngine(settings.durable_url, "serving", WORKFLOW_VERSION)
     deploys = service.DeployWorkflow(store, registry, dataplane, loader, clock, wake)
@@ -77,6 +78,7 @@ def build(settings: ServingSettings) -> Application:
         background=[
             replicas,
             reconciler,
+            autoscaler,
             relay,
             AnswerUpkeep(engine, IDEMPOTENCY, clock),
             durable.background,

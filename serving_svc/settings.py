@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from service_kit.settings import ServiceSettings
+from serving_svc.domain.scaling import ScalingPolicy
 
 
 class ServingSettings(ServiceSettings):
@@ -16,8 +17,26 @@ class ServingSettings(ServiceSettings):
     """CPUs that Ray sets aside for a replica."""
     replica_report_ms: int = Field(default=2_000, ge=100, le=60_000)
     """How often replicas say that they live; after three missed reports one counts as lost."""
+    replica_target_rows: float = Field(default=64.0, gt=0)
+    """Rows under way or waiting that one replica should have; more ask for another replica."""
+    replica_target_queue_ms: float = Field(default=20.0, gt=0)
+    """How long requests should wait in a replica's queue; longer asks for another replica."""
+    scale_up_after_s: float = Field(default=4.0, ge=0, le=3_600)
+    """How long the load must be too high before there are more replicas."""
+    scale_down_after_s: float = Field(default=60.0, ge=0, le=86_400)
+    """How long the load must be too low before there are fewer."""
     load_timeout_s: float = Field(default=120.0, gt=0)
     """How long a version may take to load."""
+
+    @property
+    def scaling(self) -> ScalingPolicy:
+        """When versions get more replicas, and when fewer."""
+        return ScalingPolicy(
+            target_rows=self.replica_target_rows,
+            target_queue_us=self.replica_target_queue_ms * 1_000,
+            up_after_s=self.scale_up_after_s,
+            down_after_s=self.scale_down_after_s,
+        )
 
     @property
     def durable_url(self) -> str:

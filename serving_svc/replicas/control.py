@@ -103,6 +103,10 @@ class RayReplicas:
             config=config.to_json(),
         )
 
+    def scale(self, app: str, replicas: int) -> None:
+        """Have an application run with so many replicas."""
+        self._ask(op="scale", app=app, replicas=replicas)
+
     def remove(self, app: str) -> None:
         """Have an application drain and stop."""
         self._ask(op="remove", app=app)
@@ -111,7 +115,9 @@ class RayReplicas:
         """All applications."""
         answer = self._ask(op="status")
         return {
-            app: AppStatus(AppState(status["state"]), status["message"])
+            app: AppStatus(
+                AppState(status["state"]), status["message"], status["replicas"], status["up"]
+            )
             for app, status in answer["apps"].items()
         }
 
