@@ -78,7 +78,7 @@ def scale(request: dict[str, Any]) -> dict[str, Any]:
     # Ray Serve offers this over its dashboard only, which the suite does not run.
     client = _get_global_client()
     app = request["app"]
-    asked = client._controller.update_deployment_replicas.remote(
+    asked = client._controller.update_deployment_replicas.remote(  # noqa: SLF001
         DeploymentID(name=app, app_name=app), request["replicas"]
     )
     ray.get(asked, timeout=SCALE_TIMEOUT_S)

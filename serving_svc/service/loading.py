@@ -41,6 +41,12 @@ def settle(unit: Unit, endpoint: Endpoint) -> None:
             unit.save_deployment(replace(each, wanted=wanted, failure=failure))
 
 
+def replicas_of(unit: Unit, endpoint: Endpoint, version: str) -> int:
+    """How many replicas a version should have; 0 when it is not on record."""
+    counts = {each.version.name: each.replicas for each in unit.deployments(endpoint.endpoint_id)}
+    return counts.get(version, 0)
+
+
 def failure_of(unit: Unit, endpoint: Endpoint, version: str) -> str:
     """Why a version can't be loaded; empty while it may be."""
     for each in unit.deployments(endpoint.endpoint_id):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import UTC, datetime
 
 from hypothesis import given
@@ -54,7 +55,7 @@ def test_near_the_target_nothing_changes(count: int, near: float, looks: int) ->
 def test_two_changes_are_a_window_apart(count: int, seen: list[Load]) -> None:
     counts = [count, *walk(MANY, count, seen)]
     changes = [at for at in range(1, len(counts)) if counts[at] != counts[at - 1]]
-    for earlier, later in zip(changes, changes[1:], strict=False):
+    for earlier, later in itertools.pairwise(changes):
         up = counts[later] > counts[later - 1]
         assert later - earlier >= (POLICY.up_after_s if up else POLICY.down_after_s)
 
@@ -68,9 +69,7 @@ def test_a_steady_load_is_settled_once_and_for_all(total: float, count: int) -> 
         )
         counts.append(now)
     directions = {
-        later > earlier
-        for earlier, later in zip(counts, counts[1:], strict=False)
-        if later != earlier
+        later > earlier for earlier, later in itertools.pairwise(counts) if later != earlier
     }
     assert len(directions) <= 1  # never up and down again
     assert len(set(counts[200:])) == 1
