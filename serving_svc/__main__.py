@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine, text
@@ -47,11 +46,9 @@ def build(settings: ServingSettings) -> Application:
     store, registry = SqlStore(engine, clock), GrpcRegistry(peers)
     replicas = RayReplicas(replica_settings(settings))
     reconciler = service.Reconciler(store, replicas)
-    interval = timedelta(milliseconds=settings.replica_report_ms)
-    dataplane = service.DataPlane(store, clock, interval)
+    dataplane = service.DataPlane(store, clock, settings.report_interval)
     loader = Loader(store, dataplane, settings.load_timeout_s)
     wake = reconciler.notify
-    autoscaler = service.Autoscaler(store, dataplane, settings.scaling, wake)
 
     durable = DurableEngine(settings.durable_url, "serving", WORKFLOW_VERSION)
     deploys = service.DeployWorkflow(store, registry, dataplane, loader, clock, wake)
@@ -78,7 +75,7 @@ def build(settings: ServingSettings) -> Application:
         background=[
             replicas,
             reconciler,
-            autoscaler,
+            service.Autoscaler(store, dataplane, settings.scaling, wake),
             relay,
             AnswerUpkeep(engine, IDEMPOTENCY, clock),
             durable.background,
@@ -101,6 +98,7 @@ def replica_settings(settings: ServingSettings) -> ReplicaSettings:
         peers={area: settings.peers.get(area, "") for area in ("registry", "serving")},
         host=settings.replica_host,
         cpus=settings.replica_cpus,
+        gpus=settings.replica_gpus,
         tls={name: str(path) for name, path in tls.items() if path is not None},
     )
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from datetime import timedelta
+
+from pydantic import Field, field_validator
 
 from service_kit.settings import ServiceSettings
 from serving_svc.domain.scaling import ScalingPolicy
@@ -15,6 +17,8 @@ class ServingSettings(ServiceSettings):
     """Address that replicas listen on; another one than loopback needs TLS."""
     replica_cpus: float = Field(default=0.1, ge=0.0)
     """CPUs that Ray sets aside for a replica."""
+    replica_gpus: float = Field(default=0.0, ge=0.0)
+    """GPUs that Ray sets aside for a replica; several share one when it is below 1."""
     replica_report_ms: int = Field(default=2_000, ge=100, le=60_000)
     """How often replicas say that they live; after three missed reports one counts as lost."""
     replica_target_rows: float = Field(default=64.0, gt=0)
@@ -27,6 +31,18 @@ class ServingSettings(ServiceSettings):
     """How long the load must be too low before there are fewer."""
     load_timeout_s: float = Field(default=120.0, gt=0)
     """How long a version may take to load."""
+
+    @field_validator("replica_gpus")
+    @classmethod
+    def _share_or_whole(cls, gpus: float) -> float:
+        if gpus > 1 and not gpus.is_integer():
+            raise ValueError("more than one GPU must be a whole number of them")
+        return gpus
+
+    @property
+    def report_interval(self) -> timedelta:
+        """How often replicas say that they live."""
+        return timedelta(milliseconds=self.replica_report_ms)
 
     @property
     def scaling(self) -> ScalingPolicy:

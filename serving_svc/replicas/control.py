@@ -35,6 +35,7 @@ class ReplicaSettings:
         peers: Addresses of the registry and of serving.
         host: Address that replicas listen on.
         cpus: CPUs that Ray sets aside for a replica; a share, for replicas are idle much.
+        gpus: GPUs that Ray sets aside for a replica, for example a quarter of one.
         tls: Paths of certificates, or empty.
     """
 
@@ -43,6 +44,7 @@ class ReplicaSettings:
     peers: Mapping[str, str]
     host: str = "127.0.0.1"
     cpus: float = 0.1
+    gpus: float = 0.0
     tls: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -100,6 +102,7 @@ class RayReplicas:
             app=deployment.app,
             replicas=deployment.replicas,
             cpus=self._settings.cpus,
+            gpus=self._settings.gpus,
             config=config.to_json(),
         )
 

@@ -52,7 +52,7 @@ def apply(request: dict[str, Any]) -> dict[str, Any]:
     deployment = serve.deployment(Replica).options(
         name=request["app"],
         num_replicas=request["replicas"],
-        ray_actor_options={"num_cpus": request["cpus"]},
+        ray_actor_options={"num_cpus": request["cpus"], "num_gpus": request["gpus"]},
         max_constructor_retry_count=CONSTRUCTOR_TRIES,
         health_check_period_s=HEALTH_PERIOD_S,
         health_check_timeout_s=HEALTH_TIMEOUT_S,

@@ -33,6 +33,7 @@ class Loader:
         """Whether the version answers; False only when the workflow is asked to end meanwhile.
 
         All its replicas are waited for half of the time, the fewest that it may have afterwards.
+
         Raises FailedPrecondition (`VERSION_NOT_LOADED`) when it fails or takes too long.
         """
         left = self._timeout

@@ -221,17 +221,3 @@ def test_tables_change_under_load_and_no_answer_is_mixed(suite: Suite, tmp_path:
         assert version == {"v1": V1, "v2": V2}[variant]
         assert variant in only.get(generation, {"v1", "v2"})
     assert traffic.failures == []
-
-
-@pytest.mark.ray
-def test_predictions_go_on_without_the_head_of_ray(suite: Suite, tmp_path: Path) -> None:
-    with under_load(suite, tmp_path / "gateway", least=1, most=1) as traffic:
-        head = next(
-            each
-            for each in psutil.Process(suite.ray.pid).children(recursive=True)
-            if each.name() == "gcs_server"
-        )
-        head.kill()
-        traffic.goes_on(300)
-        time.sleep(10)
-        traffic.goes_on(300)
