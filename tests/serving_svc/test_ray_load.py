@@ -221,3 +221,26 @@ def test_tables_change_under_load_and_no_answer_is_mixed(suite: Suite, tmp_path:
         assert version == {"v1": V1, "v2": V2}[variant]
         assert variant in only.get(generation, {"v1", "v2"})
     assert traffic.failures == []
+
+
+@pytest.fixture
+def eager_suite(
+    tmp_path: Path, redis_url: str, stream_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Suite]:
+    """A suite in which any queue at all is too long."""
+    monkeypatch.setenv("MODELYARD_REPLICA_TARGET_QUEUE_MS", "0.001")
+    monkeypatch.setenv("MODELYARD_SCALE_UP_AFTER_S", "1")
+    monkeypatch.setenv("MODELYARD_SCALE_DOWN_AFTER_S", "2")
+    made = Suite(tmp_path, redis_url, stream_prefix)
+    yield made
+    made.stop()
+
+
+@pytest.mark.ray
+def test_load_brings_replicas_and_its_end_takes_them_away(
+    eager_suite: Suite, tmp_path: Path
+) -> None:
+    with under_load(eager_suite, tmp_path / "gateway", least=1, most=3) as traffic:
+        until(lambda: len(replicas(eager_suite)) == 3, 60, "the load brought no replicas")
+    assert traffic.failures == []
+    until(lambda: len(replicas(eager_suite)) == 1, 60, "the replicas stayed without load")
