@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine, text
@@ -81,6 +80,7 @@ def build(settings: ServingSettings) -> Application:
         background=[
             replicas,
             reconciler,
+            service.Autoscaler(store, dataplane, settings.scaling, wake),
             relay,
             AnswerUpkeep(engine, IDEMPOTENCY, clock),
             durable.background,
@@ -97,8 +97,7 @@ def make_dataplane(settings: ServingSettings, store: Store, clock: Clock) -> Dat
     from serving_svc.replica_metrics import ReplicaCollector
     from serving_svc.service import DataPlane
 
-    interval = timedelta(milliseconds=settings.replica_report_ms)
-    dataplane = DataPlane(store, clock, interval)
+    dataplane = DataPlane(store, clock, settings.report_interval)
     REGISTRY.register(ReplicaCollector(dataplane.replicas))
     return dataplane
 
@@ -125,6 +124,7 @@ def replica_settings(settings: ServingSettings) -> ReplicaSettings:
         cpus=settings.replica_cpus,
         code_models=settings.code_models,
         runtimes=settings.runtimes,
+        gpus=settings.replica_gpus,
         tls={name: str(path) for name, path in tls.items() if path is not None},
     )
 

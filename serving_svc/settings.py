@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from service_kit.settings import ServiceSettings
+from serving_svc.domain.scaling import ScalingPolicy
 
 
 class ServingSettings(ServiceSettings):
@@ -16,8 +18,18 @@ class ServingSettings(ServiceSettings):
     """Address that replicas listen on; another one than loopback needs TLS."""
     replica_cpus: float = Field(default=0.1, ge=0.0)
     """CPUs that Ray sets aside for a replica."""
+    replica_gpus: float = Field(default=0.0, ge=0.0)
+    """GPUs that Ray sets aside for a replica; several share one when it is below 1."""
     replica_report_ms: int = Field(default=2_000, ge=100, le=60_000)
     """How often replicas say that they live; after three missed reports one counts as lost."""
+    replica_target_rows: float = Field(default=64.0, gt=0)
+    """Rows under way or waiting that one replica should have; more ask for another replica."""
+    replica_target_queue_ms: float = Field(default=20.0, gt=0)
+    """How long requests should wait in a replica's queue; longer asks for another replica."""
+    scale_up_after_s: float = Field(default=4.0, ge=0, le=3_600)
+    """How long the load must be too high before there are more replicas."""
+    scale_down_after_s: float = Field(default=60.0, ge=0, le=86_400)
+    """How long the load must be too low before there are fewer."""
     load_timeout_s: float = Field(default=120.0, gt=0)
     """How long a version may take to load."""
 
@@ -25,6 +37,28 @@ class ServingSettings(ServiceSettings):
     """Models, `models/{model}`, whose own code may run (pickle), as JSON; none by default."""
     runtimes: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Settings of runtime plugins by name, as JSON: `{"onnx": {"threads": 2}}`."""
+
+    @field_validator("replica_gpus")
+    @classmethod
+    def _share_or_whole(cls, gpus: float) -> float:
+        if gpus > 1 and not gpus.is_integer():
+            raise ValueError("more than one GPU must be a whole number of them")
+        return gpus
+
+    @property
+    def report_interval(self) -> timedelta:
+        """How often replicas say that they live."""
+        return timedelta(milliseconds=self.replica_report_ms)
+
+    @property
+    def scaling(self) -> ScalingPolicy:
+        """When versions get more replicas, and when fewer."""
+        return ScalingPolicy(
+            target_rows=self.replica_target_rows,
+            target_queue_us=self.replica_target_queue_ms * 1_000,
+            up_after_s=self.scale_up_after_s,
+            down_after_s=self.scale_down_after_s,
+        )
 
     @property
     def durable_url(self) -> str:

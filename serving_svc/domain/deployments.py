@@ -88,10 +88,17 @@ class AppState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AppStatus:
-    """An application as Ray Serve sees it."""
+    """An application as Ray Serve sees it.
+
+    Attributes:
+        replicas: Replicas that run, start or recover; not those that stop.
+        up: Replicas that run.
+    """
 
     state: AppState
     message: str = ""
+    replicas: int = 0
+    up: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +106,7 @@ class Plan:
     """What to do so that what runs is what is wanted."""
 
     start: tuple[Deployment, ...]
+    scale: tuple[Deployment, ...]
     stop: tuple[Deployment, ...]
     forget: tuple[Deployment, ...]
     failed: tuple[tuple[Deployment, str], ...]
@@ -114,19 +122,15 @@ def app_name(endpoint_id: str, model_version: str) -> str:
     return f"{endpoint_id}-v{version}"
 
 
-def plan(
-    deployments: Sequence[Deployment],
-    running: Mapping[str, AppStatus],
-    applied: Mapping[str, int],
-) -> Plan:
+def plan(deployments: Sequence[Deployment], running: Mapping[str, AppStatus]) -> Plan:
     """Compare what is wanted with what runs.
 
     Args:
         deployments: All that is on record.
         running: Ray Serve's applications by name.
-        applied: Replica counts that this process has asked for, by application.
     """
     start: list[Deployment] = []
+    scale: list[Deployment] = []
     stop: list[Deployment] = []
     forget: list[Deployment] = []
     failed: list[tuple[Deployment, str]] = []
@@ -136,11 +140,13 @@ def plan(
             (forget if status is None else stop).append(each)
         elif each.failure:
             continue
-        elif status is not None and status.state is AppState.FAILED:
-            failed.append((each, status.message))
-        elif status is None or applied.get(each.app, each.replicas) != each.replicas:
+        elif status is None:
             start.append(each)
-    return Plan(tuple(start), tuple(stop), tuple(forget), tuple(failed))
+        elif status.state is AppState.FAILED and not status.up:
+            failed.append((each, status.message))
+        elif status.state is not AppState.STOPPING and status.replicas != each.replicas:
+            scale.append(each)
+    return Plan(tuple(start), tuple(scale), tuple(stop), tuple(forget), tuple(failed))
 
 
 def lost(replicas: Collection[Replica], now: datetime, interval: timedelta) -> list[Replica]:

@@ -35,6 +35,7 @@ class ReplicaSettings:
         peers: Addresses of the registry and of serving.
         host: Address that replicas listen on.
         cpus: CPUs that Ray sets aside for a replica; a share, for replicas are idle much.
+        gpus: GPUs that Ray sets aside for a replica, for example a quarter of one.
         tls: Paths of certificates, or empty.
         code_models: Models whose own code may run.
         runtimes: Settings of runtimes by name.
@@ -45,6 +46,7 @@ class ReplicaSettings:
     peers: Mapping[str, str]
     host: str = "127.0.0.1"
     cpus: float = 0.1
+    gpus: float = 0.0
     tls: Mapping[str, str] = field(default_factory=dict)
     code_models: tuple[str, ...] = ()
     runtimes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -106,8 +108,13 @@ class RayReplicas:
             app=deployment.app,
             replicas=deployment.replicas,
             cpus=self._settings.cpus,
+            gpus=self._settings.gpus,
             config=config.to_json(),
         )
+
+    def scale(self, app: str, replicas: int) -> None:
+        """Have an application run with so many replicas."""
+        self._ask(op="scale", app=app, replicas=replicas)
 
     def remove(self, app: str) -> None:
         """Have an application drain and stop."""
@@ -117,7 +124,9 @@ class RayReplicas:
         """All applications."""
         answer = self._ask(op="status")
         return {
-            app: AppStatus(AppState(status["state"]), status["message"])
+            app: AppStatus(
+                AppState(status["state"]), status["message"], status["replicas"], status["up"]
+            )
             for app, status in answer["apps"].items()
         }
 

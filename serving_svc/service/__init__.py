@@ -1,5 +1,6 @@
 """Use cases of serving."""
 
+from serving_svc.service.autoscaler import Autoscaler
 from serving_svc.service.dataplane import DataPlane, DataPlaneView, Route
 from serving_svc.service.deploys import DeployWorkflow
 from serving_svc.service.endpoints import EndpointView, ServingService
@@ -18,6 +19,7 @@ from serving_svc.service.reconciler import Reconciler
 from serving_svc.service.rollouts import RolloutService
 
 __all__ = [
+    "Autoscaler",
     "Control",
     "DataPlane",
     "DataPlaneView",

@@ -11,6 +11,7 @@ from datetime import timedelta
 from service_kit.clock import Clock
 from serving_svc.domain import Endpoint, Replica, TrafficTable
 from serving_svc.domain.deployments import lost, usable
+from serving_svc.domain.scaling import Load, loads
 from serving_svc.service.ports import Store, Unit
 
 #: Seconds after a start in which replicas that run already may say so before anything is pushed.
@@ -98,6 +99,11 @@ class DataPlane:
         """Replicas that are up."""
         with self._changed:
             return list(self._replicas.values())
+
+    def loads(self) -> dict[str, Load]:
+        """What the replicas of each version report together."""
+        with self._changed:
+            return loads(self._replicas.values())
 
     def wait_live(self, version: str, replicas: int, timeout: float) -> bool:
         """Wait until a version has so many replicas; False after `timeout` seconds."""

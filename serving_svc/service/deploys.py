@@ -32,6 +32,8 @@ class Loader:
     def wait(self, context: WorkflowContext, endpoint_id: str, version: str) -> bool:
         """Whether the version answers; False only when the workflow is asked to end meanwhile.
 
+        All its replicas are waited for half of the time, the fewest that it may have afterwards.
+
         Raises FailedPrecondition (`VERSION_NOT_LOADED`) when it fails or takes too long.
         """
         left = self._timeout
@@ -39,11 +41,13 @@ class Loader:
             with self._store.read() as unit:
                 endpoint = unit.endpoint(endpoint_id)
                 failure = loading.failure_of(unit, endpoint, version)
+                wanted = loading.replicas_of(unit, endpoint, version)
             if not failure and left <= 0:
                 failure = "the version took too long to load"
             if failure:
                 raise FailedPrecondition("VERSION_NOT_LOADED", failure)
-            if self._dataplane.wait_live(version, endpoint.min_replicas, LOOK_S):
+            enough = wanted if left > self._timeout / 2 else endpoint.min_replicas
+            if self._dataplane.wait_live(version, enough, LOOK_S):
                 return True
             left -= LOOK_S
         return False

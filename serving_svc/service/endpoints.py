@@ -119,9 +119,7 @@ class ServingService:
         def build(unit: Unit) -> EndpointView:
             endpoint = rules.changed(unit.endpoint(wanted.endpoint_id), wanted, paths)
             unit.save_endpoint(endpoint)
-            for each in unit.deployments(endpoint.endpoint_id):
-                if each.wanted and each.replicas != endpoint.min_replicas:
-                    unit.save_deployment(replace(each, replicas=endpoint.min_replicas))
+            loading.rebound(unit, endpoint)
             unit.announce(endpoint.name, "updated", actor, "")
             return self._view(unit, endpoint)
 

@@ -22,7 +22,6 @@ class Reconciler:
     def __init__(self, store: Store, control: Control) -> None:
         self._store = store
         self._control = control
-        self._applied: dict[str, int] = {}
         self._wakeup = threading.Event()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -54,19 +53,19 @@ class Reconciler:
         if not wanted:
             return False
         running = self._control.status()
-        todo = deployments.plan(wanted, running, self._applied)
+        todo = deployments.plan(wanted, running)
         for each in todo.start:
             self._control.apply(each)
-            self._applied[each.app] = each.replicas
+        for each in todo.scale:
+            self._control.scale(each.app, each.replicas)
         for each in todo.stop:
             if running[each.app].state is not AppState.STOPPING:
                 self._control.remove(each.app)
-            self._applied.pop(each.app, None)
         # The versions of an endpoint stay on record, for one may go back to them.
         forget = [each for each in todo.forget if each.endpoint_id not in endpoints]
         self._write_down(forget, todo.failed)
         starting = any(status.state is AppState.STARTING for status in running.values())
-        return bool(todo.start or todo.stop or starting)
+        return bool(todo.start or todo.scale or todo.stop or starting)
 
     def _write_down(
         self, forget: Sequence[Deployment], failed: Sequence[tuple[Deployment, str]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import secrets
 import signal
 import socket
@@ -101,6 +102,7 @@ class Suite:
             "MODELYARD_REDIS_URL": redis_url,
             "MODELYARD_STREAM_PREFIX": stream_prefix,
             "MODELYARD_REPLICA_REPORT_MS": "300",
+            "MODELYARD_REPLICA_GPUS": "0.25",
             "MODELYARD_DIE_WITH_PARENT": "1",
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": RAY_TOKEN,
@@ -118,13 +120,23 @@ class Suite:
         ray = str(Path(sys.executable).with_name("ray"))
         command = [
             *(ray, "start", "--head", "--block", "--num-cpus=2", "--include-dashboard=false"),
-            *("--node-ip-address=127.0.0.1", f"--port={self.ray_port}"),
+            *("--node-ip-address=127.0.0.1", f"--port={self.ray_port}", "--num-gpus=1"),
             *("--min-worker-port=0", "--max-worker-port=0", "--object-store-memory=80000000"),
             *(f"--dashboard-agent-listen-port={free_port()}", f"--temp-dir={self.scratch.name}"),
         ]
         return subprocess.Popen(
             command, env=self.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
+
+    def in_use(self, resource: str) -> float:
+        """How much of a resource Ray has set aside."""
+        ray = str(Path(sys.executable).with_name("ray"))
+        command = [ray, "status", f"--address=127.0.0.1:{self.ray_port}"]
+        told = subprocess.run(
+            command, env=self.environment, capture_output=True, text=True, timeout=30, check=True
+        )
+        found = re.search(rf"([\d.]+)/[\d.]+ {resource}", told.stdout)
+        return float(found[1]) if found else 0.0
 
     def start_service(self) -> subprocess.Popen[bytes]:
         return subprocess.Popen([sys.executable, "-m", "serving_svc"], env=self.environment)
@@ -199,6 +211,8 @@ def test_versions_are_deployed_rolled_out_and_survive_the_service(suite: Suite) 
     until(lambda: suite.deployed(v1), 40, "version 1 was not deployed")
     assert answer(suite, v1) == 2.0
     assert suite.registry.aliases == {f"{MODEL}/aliases/champion": v1}
+
+    until(lambda: suite.in_use("GPU") == 0.25, 20, "the replica has no share of the GPU")
 
     strategy = serving_pb2.RolloutStrategy(steps=[50, 100], step_min_samples=100)
     strategy.interval.FromMilliseconds(50)

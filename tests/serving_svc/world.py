@@ -123,9 +123,13 @@ class FakeControl:
         if deployment.version.name in self.broken:
             self.apps[deployment.app] = AppStatus(AppState.FAILED, "trace\nno such runtime")
             return
-        self.apps[deployment.app] = AppStatus(AppState.RUNNING)
-        for n in range(deployment.replicas):
-            self.report(deployment.app, n)
+        self.scale(deployment.app, deployment.replicas)
+
+    def scale(self, app: str, replicas: int) -> None:
+        before = self.apps.get(app, AppStatus(AppState.RUNNING)).replicas
+        self.apps[app] = AppStatus(AppState.RUNNING, "", replicas, replicas)
+        for n in range(max(before, replicas)):
+            self.report(app, n, draining=n >= replicas)
 
     def remove(self, app: str) -> None:
         del self.apps[app]
