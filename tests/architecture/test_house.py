@@ -36,7 +36,11 @@ TOOLS = {
     "lightgbm": ("serving_svc/runtimes.py", "training_svc/trainers.py"),
     "mlflow": ("training_svc/mlflow_store.py",),
     "onnxruntime": ("serving_svc/runtimes.py",),
-    "ray": ("serving_svc/replicas/serve_child.py", "training_svc/ray_child.py"),
+    "ray": (
+        "serving_svc/batch/ray_child.py",
+        "serving_svc/replicas/serve_child.py",
+        "training_svc/ray_child.py",
+    ),
 }
 """Outside tools and the only places that may import them."""
 
