@@ -141,6 +141,7 @@ def prediction_log(
         PREDICTION_STREAM,
         PredictionRecorder(files, catalogue).handle,
         batch=PREDICTION_BATCH,
+        claim_after=timedelta(seconds=20),
         dedupe_for=timedelta(days=1),
     )
     care = LogCare(catalogue, files, clock, keep)

@@ -36,12 +36,12 @@ class ServingSettings(ServiceSettings):
     @property
     def batch_folder(self) -> Path:
         """Where batch predictions under way lie; every machine of the cluster must see it."""
-        return self.home / "serving" / "batches"
+        return self.home / "batches"
 
     @property
     def prediction_folder(self) -> Path:
         """Where the prediction log lies; shared by all processes of serving."""
-        return self.home / "serving" / "predictions"
+        return self.home / "predictions"
 
     @property
     def durable_url(self) -> str:

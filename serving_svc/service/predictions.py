@@ -19,7 +19,8 @@ from serving_svc.domain.predictions import (
     to_merge,
 )
 
-#: A prediction younger than this may still be on its way into the log.
+#: A prediction younger than this may still be on its way: in the gateway, or with a process of
+#: serving that has ended and whose events another one has yet to take over.
 ON_ITS_WAY = timedelta(seconds=60)
 #: How long a lookup waits for the log to take in what the stream holds.
 CATCH_UP_S = 2.0
@@ -131,20 +132,16 @@ class PredictionLog:
             raise InvalidArgument(
                 "INVALID_PREDICTION_ID", "must be the id of a prediction", field="name"
             ) from error
-        rows = self._rows(prediction_id, asked)
-        primary = next((row for row in rows if not row.shadow), None)
+        rows, current = self._look(prediction_id, asked), True
+        if _primary(rows) is None:
+            current = self._catch_up(CATCH_UP_S)
+            rows = self._look(prediction_id, asked)
+        primary = _primary(rows)
         if primary is None:
-            raise self._missing(asked)
+            raise self._missing(asked, current)
         lineage, missing = self._lineage(primary.model_version)
         shadows = [row for row in rows if row.shadow]
         return PredictionView(primary, asked, shadows, lineage, missing)
-
-    def _rows(self, prediction_id: str, asked: datetime) -> list[LoggedRow]:
-        rows = self._look(prediction_id, asked)
-        young = abs(self._clock.now() - asked) < ON_ITS_WAY
-        if not any(not row.shadow for row in rows) and young and self._catch_up(CATCH_UP_S):
-            rows = self._look(prediction_id, asked)
-        return rows
 
     def _look(self, prediction_id: str, asked: datetime) -> list[LoggedRow]:
         for _ in range(_TRIES):
@@ -158,18 +155,18 @@ class PredictionLog:
                 continue
         raise Unavailable("LOG_INCOMPLETE", "a file of the prediction log can't be read")
 
-    def _missing(self, asked: datetime) -> NotFound:
+    def _missing(self, asked: datetime, current: bool) -> NotFound:
         age = self._clock.now() - asked
-        if abs(age) < ON_ITS_WAY:
+        if age > self._keep:
+            return NotFound(
+                "PREDICTION_EXPIRED", "predictions as old are no longer kept", field="name"
+            )
+        if abs(age) < ON_ITS_WAY or not current:
             return NotFound(
                 "PREDICTION_NOT_LOGGED_YET",
                 "the prediction is not in the log yet; ask again in a few seconds",
                 field="name",
                 retry_after_s="2",
-            )
-        if age > self._keep:
-            return NotFound(
-                "PREDICTION_EXPIRED", "predictions as old are no longer kept", field="name"
             )
         return NotFound("PREDICTION_NOT_FOUND", "no such prediction was logged", field="name")
 
@@ -230,6 +227,10 @@ class LogCare:
         if orphans:
             _log.info("files that nobody lists were removed", extra={"files": len(orphans)})
         return len(orphans)
+
+
+def _primary(rows: Iterable[LoggedRow]) -> LoggedRow | None:
+    return next((row for row in rows if not row.shadow), None)
 
 
 def _once_each(rows: Iterable[LoggedRow]) -> list[LoggedRow]:

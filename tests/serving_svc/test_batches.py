@@ -8,11 +8,16 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from modelyard.serving.v1 import batch_pb2, batch_pb2_grpc
 from sqlalchemy import Engine
 
+from service_kit.channels import calling, open_channel
 from service_kit.database import migrate
 from service_kit.errors import DomainError, FailedPrecondition
 from service_kit.paging import Page
+from service_kit.server import ServiceServer
+from service_kit.settings import ServiceSettings
+from serving_svc.api import BatchPredictionApi
 from serving_svc.domain import ModelVersion
 from serving_svc.domain.batches import Batch, BatchState, Features, Format, Progress
 from serving_svc.service.batches import BATCH_WORKFLOW, BatchService, BatchWorkflow
@@ -242,3 +247,44 @@ def test_pages_newest_first(batches: Batches) -> None:
     rest, end = batches.use.page(Page(2, token))
     assert [batch.batch_id for batch in first + rest] == made[::-1]
     assert end == ""
+
+
+def test_over_the_wire(batches: Batches) -> None:
+    settings = ServiceSettings(service="serving", service_token="a-token-for-tests")
+    add = batch_pb2_grpc.add_BatchPredictionServiceServicer_to_server
+    with (
+        ServiceServer(settings, [(add, BatchPredictionApi(batches.use))]) as server,
+        open_channel(server.address, settings) as channel,
+    ):
+        stub = batch_pb2_grpc.BatchPredictionServiceStub(channel)
+        asked = batch_pb2.BatchPrediction(endpoint="endpoints/late", artifact=ARTIFACT)
+        asked.format = batch_pb2.BatchPrediction.FORMAT_CSV
+        request = batch_pb2.CreateBatchPredictionRequest(batch_prediction=asked, request_id="r")
+        made = stub.CreateBatchPrediction(request)
+        assert stub.CreateBatchPrediction(request) == made
+        asked.row_key = "id"
+        other = stub.CreateBatchPrediction(
+            batch_pb2.CreateBatchPredictionRequest(batch_prediction=asked)
+        )
+        batches.engine.run()
+        wait = batch_pb2.WaitBatchPredictionRequest(name=other.name)
+        ended = stub.WaitBatchPrediction(wait)
+        wait.name = made.name
+        wait.timeout.FromMilliseconds(300)
+        waiting = stub.WaitBatchPrediction(wait)
+        listed = stub.ListBatchPredictions(batch_pb2.ListBatchPredictionsRequest(page_size=1))
+        request.batch_prediction.endpoint = "late"
+        request.request_id = ""
+        with pytest.raises(DomainError) as caught, calling("serving"):
+            stub.CreateBatchPrediction(request)
+    assert (made.artifact, made.model_version, made.creator) == (ARTIFACT, V1, "services/serving")
+    assert made.features == batch_pb2.BatchPrediction.FEATURES_GIVEN
+    assert ended.state == batch_pb2.BatchPrediction.STATE_SUCCEEDED
+    assert (ended.row_count, ended.done_count, ended.refused_count) == (10, 10, 1)
+    assert waiting.state == batch_pb2.BatchPrediction.STATE_QUEUED
+    assert [each.name for each in listed.batch_predictions] == [other.name]
+    assert listed.next_page_token
+    assert (caught.value.reason, caught.value.field) == (
+        "INVALID_NAME",
+        "batch_prediction.endpoint",
+    )

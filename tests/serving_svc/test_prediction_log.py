@@ -188,6 +188,13 @@ def test_what_is_not_found_says_why(log: Log) -> None:
     assert refused(log, "x").reason == "INVALID_PREDICTION_ID"
 
 
+def test_a_log_that_is_behind_does_not_say_that_there_is_none(log: Log) -> None:
+    use = PredictionLog(log.catalogue, log.files, Lineages(), log.clock, lambda _: False, KEEP)
+    with pytest.raises(NotFound) as caught:
+        use.get_prediction(id_at(log.clock.now().date() - timedelta(days=2)))
+    assert caught.value.reason == "PREDICTION_NOT_LOGGED_YET"
+
+
 def test_a_shadow_alone_is_no_answer(log: Log) -> None:
     names = ids(1)
     log.take(batch(names, shadow=True))

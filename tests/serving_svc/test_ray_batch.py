@@ -154,7 +154,7 @@ def test_every_row_has_one_score_whoever_is_killed(suite: Suite) -> None:
     assert registry.table(found.errors).to_pylist() == [
         {"row": 777, "key": "key-777", "field": "f1", "reason": "NOT_FINITE"}
     ]
-    until(lambda: not list(suite.settings.home.glob("serving/batches/*")), 10, "shards were left")
+    until(lambda: not list(suite.settings.home.glob("batches/*")), 10, "shards were left")
 
 
 @pytest.mark.ray
@@ -188,6 +188,6 @@ def test_a_batch_prediction_can_be_stopped(suite: Suite) -> None:
     assert stopped.state == batch_pb2.BatchPrediction.STATE_CANCELLED
     assert stub.CancelBatchPrediction(cancel, timeout=5) == stopped
     until(lambda: not children(suite.service.pid), 20, "the child goes on")
-    until(lambda: not list(suite.settings.home.glob("serving/batches/*")), 10, "shards were left")
+    until(lambda: not list(suite.settings.home.glob("batches/*")), 10, "shards were left")
     found = stub.GetBatchPrediction(batch_pb2.GetBatchPredictionRequest(name=made.name), timeout=5)
     assert (found.state, found.output) == (stopped.state, "")
