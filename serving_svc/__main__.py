@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Engine, text
 
@@ -15,18 +17,24 @@ from service_kit.durable import DurableEngine
 from service_kit.ledger import AnswerUpkeep
 from service_kit.metrics import REGISTRY
 from service_kit.outbox import OutboxRelay
-from service_kit.server import Application, run
-from service_kit.streams import EventStreams
+from service_kit.server import Application, Service, run
+from service_kit.streams import EventStreams, StreamConsumer
 from serving_svc.settings import ServingSettings
 
 if TYPE_CHECKING:
+    from serving_svc.domain import ModelVersion
     from serving_svc.replicas import ReplicaSettings
-    from serving_svc.service import DataPlane
+    from serving_svc.service import DataPlane, Registry, RolloutService, ServingService, Store
     from serving_svc.service.admission import AdmittingRegistry
-    from serving_svc.service.ports import Store
+    from serving_svc.service.prediction_intake import PredictionIntake
 
 WORKFLOW_VERSION = "1"
 """Changed only when workflows under way could not go on with the new code."""
+BATCHES_AT_ONCE = 1
+"""Batch predictions of one process that are under way together; the others wait."""
+PREDICTION_STREAM, PREDICTION_GROUP = "predictions", "serving-log"
+PREDICTION_BATCH = 64
+"""Events, of up to some hundred rows each, that are taken into the log at a time."""
 
 
 def build(settings: ServingSettings) -> Application:
@@ -36,11 +44,7 @@ def build(settings: ServingSettings) -> Application:
 
     from serving_svc import service
     from serving_svc.api import DataPlaneApi, ServingApi
-    from serving_svc.peers import GrpcExperiments
     from serving_svc.replicas import RayReplicas
-    from serving_svc.service.deploys import Loader
-    from serving_svc.service.endpoints import DEPLOY_WORKFLOW
-    from serving_svc.service.rollouts import ROLLOUT_WORKFLOW
     from serving_svc.storage import SqlStore
     from serving_svc.storage.tables import IDEMPOTENCY, OUTBOX
 
@@ -52,20 +56,14 @@ def build(settings: ServingSettings) -> Application:
     replicas = RayReplicas(replica_settings(settings))
     reconciler = service.Reconciler(store, replicas)
     dataplane = make_dataplane(settings, store, clock)
-    loader = Loader(store, dataplane, settings.load_timeout_s)
     wake = reconciler.notify
-
     durable = DurableEngine(settings.durable_url, "serving", WORKFLOW_VERSION)
-    deploys = service.DeployWorkflow(store, registry, dataplane, loader, clock, wake)
-    ramp = service.RolloutWorkflow(
-        store, registry, GrpcExperiments(peers), dataplane, loader, clock, wake
-    )
-    durable.workflow(DEPLOY_WORKFLOW)(deploys.run)
-    durable.workflow(ROLLOUT_WORKFLOW)(ramp.run)
-    endpoints = service.ServingService(store, registry, dataplane, durable, clock, wake)
-    rollouts = service.RolloutService(store, registry, dataplane, durable, clock, wake)
-
-    relay = OutboxRelay(engine, OUTBOX, EventStreams(settings.redis_url, settings.stream_prefix))
+    record = (store, registry)
+    endpoints, rollouts = releases(settings, record, dataplane, durable, peers, wake)
+    streams = EventStreams(settings.redis_url, settings.stream_prefix)
+    relay = OutboxRelay(engine, OUTBOX, streams)
+    intake, predictions = prediction_log(settings, engine, streams, peers)
+    batches, resume_batches = batch_predictions(settings, engine, peers, durable, record)
     return Application(
         services=[
             (
@@ -76,6 +74,8 @@ def build(settings: ServingSettings) -> Application:
                 dataplane_pb2_grpc.add_DataPlaneServiceServicer_to_server,
                 DataPlaneApi(dataplane, clock),
             ),
+            predictions,
+            batches,
         ],
         background=[
             replicas,
@@ -83,8 +83,9 @@ def build(settings: ServingSettings) -> Application:
             service.Autoscaler(store, dataplane, settings.scaling, wake),
             relay,
             AnswerUpkeep(engine, IDEMPOTENCY, clock),
+            intake,
             durable.background,
-            Recovery(endpoints.resume, rollouts.resume),
+            Recovery(endpoints.resume, rollouts.resume, resume_batches),
             dataplane,
         ],
         pings={"sql": lambda: _ping(engine), "workflows": durable.ping, "ray": replicas.ping},
@@ -109,6 +110,112 @@ def make_registry(settings: ServingSettings, peers: Peers) -> AdmittingRegistry:
     from serving_svc.service.admission import AdmittingRegistry
 
     return AdmittingRegistry(GrpcRegistry(peers), RuntimeCatalog(), settings.code_models)
+
+
+def releases(
+    settings: ServingSettings,
+    record: tuple[Store, Registry],
+    dataplane: DataPlane,
+    durable: DurableEngine,
+    peers: Peers,
+    wake: Callable[[], None],
+) -> tuple[ServingService, RolloutService]:
+    """Wires endpoints and rollouts: their use cases and their workflows."""
+    from serving_svc import service
+    from serving_svc.peers import GrpcExperiments
+    from serving_svc.service.deploys import Loader
+    from serving_svc.service.endpoints import DEPLOY_WORKFLOW
+    from serving_svc.service.rollouts import ROLLOUT_WORKFLOW
+
+    clock = SystemClock()
+    loader = Loader(record[0], dataplane, settings.load_timeout_s)
+    deploys = service.DeployWorkflow(*record, dataplane, loader, clock, wake)
+    judge = GrpcExperiments(peers)
+    ramp = service.RolloutWorkflow(*record, judge, dataplane, loader, clock, wake)
+    durable.workflow(DEPLOY_WORKFLOW)(deploys.run)
+    durable.workflow(ROLLOUT_WORKFLOW)(ramp.run)
+    return (
+        service.ServingService(*record, dataplane, durable, clock, wake),
+        service.RolloutService(*record, dataplane, durable, clock, wake),
+    )
+
+
+def prediction_log(
+    settings: ServingSettings, engine: Engine, streams: EventStreams, peers: Peers
+) -> tuple[PredictionIntake, Service]:
+    """Wires the prediction log: what fills it and what reads it."""
+    from modelyard.serving.v1 import predictions_pb2_grpc
+
+    from serving_svc.api import PredictionLogApi
+    from serving_svc.lineage import GrpcLineages
+    from serving_svc.prediction_log import PredictionFiles, PredictionRecorder
+    from serving_svc.service.prediction_intake import PredictionIntake
+    from serving_svc.service.predictions import LogCare, PredictionLog
+    from serving_svc.storage.prediction_files import SqlPredictionCatalogue
+    from serving_svc.storage.tables import CONSUMED
+
+    clock, keep = SystemClock(), timedelta(days=settings.prediction_retention_days)
+    files, catalogue = PredictionFiles(settings.prediction_folder), SqlPredictionCatalogue(engine)
+    consumer = StreamConsumer(
+        engine,
+        CONSUMED,
+        streams,
+        PREDICTION_GROUP,
+        PREDICTION_STREAM,
+        PredictionRecorder(files, catalogue).handle,
+        batch=PREDICTION_BATCH,
+        claim_after=timedelta(seconds=20),
+        dedupe_for=timedelta(days=1),
+    )
+    care = LogCare(catalogue, files, clock, keep)
+    intake = PredictionIntake(consumer, care, settings.prediction_log_interval_s, PREDICTION_BATCH)
+    lineages = GrpcLineages(peers)
+    log = PredictionLog(catalogue, files, lineages, clock, intake.catch_up, keep)
+    add = predictions_pb2_grpc.add_PredictionLogServiceServicer_to_server
+    return intake, (add, PredictionLogApi(log))
+
+
+def batch_predictions(
+    settings: ServingSettings,
+    engine: Engine,
+    peers: Peers,
+    durable: DurableEngine,
+    record: tuple[Store, Registry],
+) -> tuple[Service, Callable[[], None]]:
+    """Wires batch predictions: their use cases and their workflow, and how they go on."""
+    from modelyard.serving.v1 import batch_pb2_grpc
+
+    from serving_svc.api import BatchPredictionApi
+    from serving_svc.api.batches_api import lookups_of
+    from serving_svc.batch.results import Results
+    from serving_svc.batch.runner import RayShardRunner
+    from serving_svc.batch.sources import Sources
+    from serving_svc.batch.work import BatchWork
+    from serving_svc.service import batches as use
+    from serving_svc.storage.batches import SqlBatches
+
+    kept, clock = SqlBatches(engine), SystemClock()
+    work = BatchWork(
+        settings.batch_folder,
+        Sources(peers),
+        RayShardRunner(settings.ray_address or "auto", settings.batch_workers, settings.batch_cpus),
+        Results(peers),
+        lambda version: worker_config(settings, version),
+        settings.batch_shard_rows,
+    )
+    workflow = use.BatchWorkflow(kept, record[1], work, clock)
+    durable.queue(use.BATCH_QUEUE, BATCHES_AT_ONCE)
+    durable.workflow(use.BATCH_WORKFLOW)(workflow.run)
+    batches = use.BatchService(kept, *record, durable, lookups_of, clock)
+    add = batch_pb2_grpc.add_BatchPredictionServiceServicer_to_server
+    return (add, BatchPredictionApi(batches)), batches.resume
+
+
+def worker_config(settings: ServingSettings, version: ModelVersion) -> dict[str, Any]:
+    """What a worker of a batch prediction is told: what replicas are, and where features are."""
+    told = replica_settings(settings)
+    peers = {**told.peers, "features": settings.peers.get("features", "")}
+    return replace(told, peers=peers).config_of(version).to_json()
 
 
 def replica_settings(settings: ServingSettings) -> ReplicaSettings:

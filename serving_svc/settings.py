@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field, field_validator
@@ -33,6 +34,18 @@ class ServingSettings(ServiceSettings):
     load_timeout_s: float = Field(default=120.0, gt=0)
     """How long a version may take to load."""
 
+    prediction_retention_days: int = Field(default=90, ge=1, le=3_650)
+    """How many days the prediction log goes back."""
+    prediction_log_interval_s: float = Field(default=2.0, ge=0.05, le=60.0)
+    """How often the log takes in what its stream holds; a lookup does not wait for that."""
+
+    batch_workers: int = Field(default=2, ge=1, le=1_000)
+    """Workers that score the shards of one batch prediction at once, at most."""
+    batch_cpus: float = Field(default=0.5, gt=0.0)
+    """CPUs that Ray sets aside for each of them."""
+    batch_shard_rows: int = Field(default=20_000, ge=1, le=1_000_000)
+    """Rows of a shard: what a worker holds in memory, and loses at most when it ends."""
+
     code_models: tuple[str, ...] = ()
     """Models, `models/{model}`, whose own code may run (pickle), as JSON; none by default."""
     runtimes: dict[str, dict[str, Any]] = Field(default_factory=dict)
@@ -59,6 +72,16 @@ class ServingSettings(ServiceSettings):
             up_after_s=self.scale_up_after_s,
             down_after_s=self.scale_down_after_s,
         )
+
+    @property
+    def batch_folder(self) -> Path:
+        """Where batch predictions under way lie; every machine of the cluster must see it."""
+        return self.home / "batches"
+
+    @property
+    def prediction_folder(self) -> Path:
+        """Where the prediction log lies; shared by all processes of serving."""
+        return self.home / "predictions"
 
     @property
     def durable_url(self) -> str:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from service_kit.errors import Unavailable
-from serving_svc.domain import AppState, AppStatus, Deployment
+from serving_svc.domain import AppState, AppStatus, Deployment, ModelVersion
 from serving_svc.replica import ReplicaConfig
 
 CHILD = "serving_svc.replicas.serve_child"
@@ -50,6 +50,22 @@ class ReplicaSettings:
     tls: Mapping[str, str] = field(default_factory=dict)
     code_models: tuple[str, ...] = ()
     runtimes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def config_of(self, version: ModelVersion) -> ReplicaConfig:
+        """What a replica of a version is told."""
+        return ReplicaConfig(
+            model_version=version.name,
+            runtime=version.runtime,
+            artifact=version.artifact,
+            inputs=version.inputs,
+            outputs=version.outputs,
+            home=self.home,
+            peers=dict(self.peers),
+            host=self.host,
+            tls=dict(self.tls),
+            code_models=list(self.code_models),
+            runtime_config=dict(self.runtimes.get(version.runtime, {})),
+        )
 
 
 class RayReplicas:
@@ -89,20 +105,7 @@ class RayReplicas:
 
     def apply(self, deployment: Deployment) -> None:
         """Have a version run with so many replicas; returns once Ray Serve has it on record."""
-        version = deployment.version
-        config = ReplicaConfig(
-            model_version=version.name,
-            runtime=version.runtime,
-            artifact=version.artifact,
-            inputs=version.inputs,
-            outputs=version.outputs,
-            home=self._settings.home,
-            peers=dict(self._settings.peers),
-            host=self._settings.host,
-            tls=dict(self._settings.tls),
-            code_models=list(self._settings.code_models),
-            runtime_config=dict(self._settings.runtimes.get(version.runtime, {})),
-        )
+        config = self._settings.config_of(deployment.version)
         self._ask(
             op="apply",
             app=deployment.app,

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, Boolean, ForeignKey, Index, LargeBinary, String, Text, text
+from sqlalchemy import BigInteger, Boolean, Date, ForeignKey, Index, LargeBinary, String, Text, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from service_kit.database import BigKey, JsonColumn, UtcDateTime, make_metadata
 from service_kit.idempotency import idempotency_table
 from service_kit.outbox import outbox_table
+from service_kit.streams import consumer_table
 
 _ID = String(128)
 _NAME = String(300)
@@ -136,5 +137,46 @@ class RolloutEventRow(Base):
     at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
+class PredictionFileRow(Base):
+    """A file of the prediction log; one that is not listed here is not part of it."""
+
+    __tablename__ = "prediction_files"
+    __table_args__ = (Index("ix_prediction_files_day_min_id", "day", "min_id"),)
+
+    file_id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    endpoint_id: Mapped[str] = mapped_column(_ID)
+    day: Mapped[date] = mapped_column(Date)
+    shape: Mapped[str] = mapped_column(String(16))
+    min_id: Mapped[str] = mapped_column(String(36))
+    max_id: Mapped[str] = mapped_column(String(36))
+    rows: Mapped[int] = mapped_column(BigInteger)
+    size: Mapped[int] = mapped_column(BigInteger)
+
+
+class BatchRow(Base):
+    """A batch prediction."""
+
+    __tablename__ = "batch_predictions"
+
+    batch_id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    endpoint_id: Mapped[str] = mapped_column(_ID)
+    model_version: Mapped[str] = mapped_column(_NAME)
+    source: Mapped[str] = mapped_column(_NAME)
+    format: Mapped[str] = mapped_column(String(32))
+    features: Mapped[str] = mapped_column(String(32))
+    row_key: Mapped[str] = mapped_column(_NAME)
+    creator: Mapped[str] = mapped_column(_NAME)
+    state: Mapped[str] = mapped_column(String(32), index=True)
+    rows: Mapped[int] = mapped_column(BigInteger)
+    done: Mapped[int] = mapped_column(BigInteger)
+    refused: Mapped[int] = mapped_column(BigInteger)
+    output: Mapped[str] = mapped_column(_NAME)
+    errors: Mapped[str] = mapped_column(_NAME)
+    reason: Mapped[str] = mapped_column(Text)
+    created: Mapped[datetime] = mapped_column(UtcDateTime)
+    ended: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
 IDEMPOTENCY = idempotency_table(Base)
 OUTBOX = outbox_table(Base)
+CONSUMED = consumer_table(Base)

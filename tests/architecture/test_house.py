@@ -36,7 +36,11 @@ TOOLS = {
     "lightgbm": ("serving_svc/runtimes/lightgbm_booster.py", "training_svc/trainers.py"),
     "mlflow": ("training_svc/mlflow_store.py", "serving_svc/runtimes/guest_mlflow.py"),
     "onnxruntime": ("serving_svc/runtimes/onnx_session.py", "training_svc/quantization.py"),
-    "ray": ("serving_svc/replicas/serve_child.py", "training_svc/ray_child.py"),
+    "ray": (
+        "serving_svc/batch/ray_child.py",
+        "serving_svc/replicas/serve_child.py",
+        "training_svc/ray_child.py",
+    ),
     "safetensors": ("serving_svc/runtimes/torch_safetensors.py",),
     "skops": ("serving_svc/runtimes/skops_file.py", "training_svc/trainers.py"),
     "torch": ("serving_svc/runtimes/torch_",),
