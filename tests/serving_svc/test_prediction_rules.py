@@ -41,7 +41,15 @@ def test_an_id_tells_when_it_was_asked_for() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "7", str(uuid.uuid4()), uuid7_str().upper(), uuid7_str() + "\n", "f" * 36]
+    "text",
+    [
+        "",
+        "7",
+        "6366d7cc-766d-4203-b62f-289b70db0715",
+        "01A1FD51-7732-7008-96B9-C24127940DEC",
+        "01a1fd51-7732-707f-9f2c-582a802a4a80\n",
+        "f" * 36,
+    ],
 )
 def test_what_is_no_id_of_a_prediction(text: str) -> None:
     assert not is_prediction_id(text)
