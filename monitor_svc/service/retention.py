@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 
-from monitor_svc.service.ports import Transactions
+from monitor_svc.service.ports import Store, Transactions
 
 _EVERY_S = 600.0
 _BATCH = 5_000
@@ -51,16 +53,18 @@ class Retention:
             if monitor.watermark_us is not None:
                 known = newest.get(monitor.endpoint, monitor.watermark_us)
                 newest[monitor.endpoint] = max(known, monitor.watermark_us)
+        keep_us = self._keep // _MICROSECOND
+        self._forget(lambda store: store.forget_lone_outcomes(keep_us, _BATCH))
         return sum(
-            self._forget(endpoint, time - self._keep // _MICROSECOND)
+            self._forget(partial(_forget_labels, endpoint, time - keep_us))
             for endpoint, time in newest.items()
         )
 
-    def _forget(self, endpoint: str, before_us: int) -> int:
+    def _forget(self, some: Callable[[Store], int]) -> int:
         total, deleted = 0, _BATCH
         while deleted == _BATCH and not self._stopping.is_set():
             with self._transactions() as store:
-                deleted = store.forget_labels_before(endpoint, before_us, _BATCH)
+                deleted = some(store)
             total += deleted
         return total
 
@@ -70,3 +74,7 @@ class Retention:
                 self.run_once()
             except Exception:
                 _log.exception("old predictions could not be deleted")
+
+
+def _forget_labels(endpoint: str, before_us: int, store: Store) -> int:
+    return store.forget_labels_before(endpoint, before_us, _BATCH)

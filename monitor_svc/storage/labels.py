@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import Row, delete, select
+from sqlalchemy import Row, delete, exists, func, select
 from sqlalchemy.orm import Session
 
 from monitor_svc.domain.monitors import Monitor
@@ -135,6 +135,27 @@ class LabelRows:
             for table in (outcomes, predictions):
                 chosen = is_one_of(self._session, table.c.prediction_id, ids)
                 self._session.execute(delete(table).where(chosen))
+        return len(ids)
+
+    def forget_lone_outcomes(self, keep_us: int, limit: int) -> int:
+        """Delete outcomes whose predictions nobody monitors, so far behind the newest; counts them.
+
+        One may come before its prediction, but not by as long as predictions are kept.
+        """
+        newest = self._session.scalar(select(func.max(outcomes.c.event_us)))
+        if newest is None:
+            return 0
+        known = exists().where(predictions.c.prediction_id == outcomes.c.prediction_id)
+        query = (
+            select(outcomes.c.prediction_id)
+            .where(outcomes.c.event_us < newest - keep_us, ~known)
+            .distinct()
+            .limit(limit)
+        )
+        ids = list(self._session.scalars(query))
+        if ids:
+            chosen = is_one_of(self._session, outcomes.c.prediction_id, ids)
+            self._session.execute(delete(outcomes).where(chosen))
         return len(ids)
 
 

@@ -182,3 +182,16 @@ def test_retention_forgets_old_labels_and_keeps_reports(house: House):
     assert retention.run_once() == 0
     with house.transactions() as store:
         assert sum(q.rows for q in store.quality_of(created).values()) == 300
+
+
+def test_outcomes_of_predictions_that_nobody_monitors_are_forgotten_in_time(house: House):
+    house.create(monitor(), reference_rows())
+    rows = predictions(3, START, seed=1)
+    house.predict(rows)
+    given = {"stray-old": START, "stray-new": START + 40 * DAY, rows.ids[0]: START}
+    with house.transactions() as store:
+        outcomes = [OutcomeRow(name, 1.0, when) for name, when in given.items()]
+        house.ingestion.outcomes(store, "label", outcomes)
+    Retention(house.transactions, timedelta(days=30)).run_once()
+    with house.transactions() as store:
+        assert store.outcomes("label", list(given)).keys() == {"stray-new", rows.ids[0]}
