@@ -100,5 +100,5 @@ def _metrics() -> Answer:
 
 
 def _ready(readiness: Readiness) -> Answer:
-    status = 200 if readiness.state == "ready" else 503
+    status = 200 if readiness.serving() else 503
     return status, "application/json", orjson.dumps(readiness.report())

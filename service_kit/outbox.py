@@ -14,7 +14,6 @@ from datetime import timedelta
 from itertools import groupby
 
 from google.protobuf.message import Message
-from prometheus_client import Counter, Gauge
 from sqlalchemy import (
     BigInteger,
     Column,
@@ -34,6 +33,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Session
 
+from service_kit import metrics
 from service_kit.database import BigKey, UtcDateTime, reading, transaction
 from service_kit.errors import Unavailable
 from service_kit.streams.events import Event
@@ -47,8 +47,8 @@ MEASURE_EVERY_S = 5.0
 PRUNE_EVERY_S = 60.0
 MAX_PAUSE_S = 5.0
 
-SENT = Counter("modelyard_outbox_sent", "Events appended to a stream.", ["stream"])
-UNSENT = Gauge("modelyard_outbox_unsent", "Events that wait in the outbox.", ["outbox"])
+SENT = metrics.counter("outbox_sent_total", "Events appended to a stream.", ["stream"])
+UNSENT = metrics.gauge("outbox_unsent", "Events that wait in the outbox.", ["outbox"])
 
 _relays: weakref.WeakSet[OutboxRelay] = weakref.WeakSet()
 

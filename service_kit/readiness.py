@@ -50,6 +50,10 @@ class Readiness:
         with self._lock:
             self.state = "draining"
 
+    def serving(self) -> bool:
+        """Whether requests are welcome."""
+        return self.state == "ready"
+
     def check(self) -> bool:
         """Do one round; returns whether every dependency answered."""
         for dependency in self._dependencies:

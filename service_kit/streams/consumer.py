@@ -14,12 +14,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import redis
-from prometheus_client import Counter, Gauge
 from sqlalchemy import Column, Engine, MetaData, String, Table, delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DataError, DBAPIError
 from sqlalchemy.orm import DeclarativeBase, Session
 
+from service_kit import metrics
 from service_kit.database import UtcDateTime, transaction
 from service_kit.errors import DomainError, Unavailable
 from service_kit.ids import uuid7_str
@@ -41,15 +41,15 @@ GAUGE_EVERY_S = 5.0
 PRUNE_EVERY_S = 600.0
 PRUNE_ROWS = 10_000
 
-EVENTS = Counter(
-    "modelyard_stream_events", "Events taken from a stream.", ["stream", "group", "outcome"]
+EVENTS = metrics.counter(
+    "stream_events_total", "Events taken from a stream.", ["stream", "group", "outcome"]
 )
-LAG = Gauge("modelyard_stream_lag", "Events not yet read by the group.", ["stream", "group"])
-PENDING = Gauge(
-    "modelyard_stream_pending", "Events read and not yet acknowledged.", ["stream", "group"]
+LAG = metrics.gauge("stream_lag", "Events not yet read by the group.", ["stream", "group"])
+PENDING = metrics.gauge(
+    "stream_pending", "Events read and not yet acknowledged.", ["stream", "group"]
 )
-AGE = Gauge(
-    "modelyard_stream_age_seconds",
+AGE = metrics.gauge(
+    "stream_age_seconds",
     "Age of the last event of the last batch when it was taken.",
     ["stream", "group"],
 )

@@ -59,6 +59,10 @@ def test_it_starts_answers_and_stops(tmp_path: Path) -> None:
         key = key_file.read_text().strip()
         with httpx.Client(base_url=f"http://{facts['http']}") as client:
             assert client.get("/healthz").json() == {"status": "alive"}
+            # Redis and the services are away: it is degraded on both ports, and takes requests.
+            for base in (facts["http"], facts["metrics"]):
+                ready = httpx.get(f"http://{base}/readyz")
+                assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
             assert client.get("/v1/models/a").status_code == 401
             client.headers["x-api-key"] = key
             answer = client.post("/v1/endpoints/a:predict", json={"instances": [{}]})

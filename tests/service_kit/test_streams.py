@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry import trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
-from prometheus_client import REGISTRY
 from sqlalchemy import Engine, func, select, text
 
 from service_kit.database import Session, make_engine, migrate, reading, transaction
 from service_kit.errors import InvalidArgument, Unavailable
+from service_kit.metrics import REGISTRY
 from service_kit.streams import (
     Event,
     EventStreams,
