@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
+import time
 from io import FileIO
 from pathlib import Path
 
 from client.errors import ModelyardError
+
+_ATTEMPTS, _PAUSE_S = 5, 0.02
 
 
 class HomeInUse(ModelyardError):  # noqa: N818
@@ -39,15 +43,13 @@ class HomeLock:
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         # Not inherited by children: none of them could keep a dead launcher's home locked.
         file = FileIO(self._path, "a+")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = self._path.read_text().strip() or "unknown"
+        if not _lock(file):
+            pid = self._path.read_text().strip() or "unknown"
             file.close()
             raise HomeInUse(
-                f"a suite runs in {self._path.parent.parent} already (pid {holder}): stop it with "
+                f"a suite runs in {self._path.parent.parent} already (pid {pid}): stop it with "
                 "`modelyard down`, or choose another --home and --port"
-            ) from None
+            )
         file.truncate(0)
         file.write(str(os.getpid()).encode())
         self._file = file
@@ -58,6 +60,15 @@ class HomeLock:
             self._file.truncate(0)
             self._file.close()
             self._file = None
+
+
+def _lock(file: FileIO) -> bool:
+    for _ in range(_ATTEMPTS):
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        time.sleep(_PAUSE_S)  # somebody may just be looking whether it is held
+    return False
 
 
 def lock_file(home: Path) -> Path:

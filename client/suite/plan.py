@@ -67,6 +67,13 @@ class ProcessSpec:
     port: int
     vital: bool = True
     """Whether the suite is of no use without it."""
+    more_ports: tuple[int, ...] = ()
+    """Fixed ports beside the one that says that it is up."""
+
+    @property
+    def ports(self) -> tuple[int, ...]:
+        """All its fixed ports."""
+        return (self.port, *self.more_ports)
 
 
 def secret_file(path: Path) -> str:
@@ -140,7 +147,8 @@ def service(
         "MODELYARD_METRICS_LISTEN": f"127.0.0.1:{port + METRICS}",
         "MODELYARD_DATABASE_URL": database_url(settings, area),
     }
-    return ProcessSpec(area, (sys.executable, "-m", package), {**shared, **own}, port)
+    command = (sys.executable, "-m", package)
+    return ProcessSpec(area, command, {**shared, **own}, port, more_ports=(port + METRICS,))
 
 
 def database_url(settings: SuiteSettings, area: str) -> str:
@@ -166,23 +174,28 @@ def gateway(settings: SuiteSettings, shared: Mapping[str, str]) -> ProcessSpec:
         "MODELYARD_DATABASE_URL": database_url(settings, "gateway"),
     }
     command = (sys.executable, "-m", "gateway")
-    return ProcessSpec("gateway", command, {**shared, **own}, settings.port)
+    more = (settings.port + GATEWAY_GRPC, settings.port + METRICS)
+    return ProcessSpec("gateway", command, {**shared, **own}, settings.port, more_ports=more)
 
 
 def valkey(settings: SuiteSettings) -> ProcessSpec:
     """The embedded Valkey: loopback only, with a password, keeping an append-only file."""
-    port = settings.port + VALKEY
+    environment = {**os.environ, MARK: settings.suite_id}
+    command = (str(valkey_binary()), str(settings.keys("valkey.conf")))
+    return ProcessSpec("valkey", command, environment, settings.port + VALKEY)
+
+
+def configure_valkey(settings: SuiteSettings) -> None:
+    """Writes what the embedded Valkey is told; for whoever holds the home's lock."""
     data = settings.home / "valkey"
     data.mkdir(parents=True, exist_ok=True)
     # The password goes through a file: a command line can be read by every user.
     config = settings.keys("valkey.conf")
     config.touch(mode=0o600)
     config.write_text(
-        f"bind 127.0.0.1\nport {port}\ndir {data}\nappendonly yes\nsave ''\n"
+        f"bind 127.0.0.1\nport {settings.port + VALKEY}\ndir {data}\nappendonly yes\nsave ''\n"
         f"requirepass {secret_file(settings.keys('valkey.password'))}\n"
     )
-    environment = {**os.environ, MARK: settings.suite_id}
-    return ProcessSpec("valkey", (str(valkey_binary()), str(config)), environment, port)
 
 
 def valkey_binary() -> Path:
@@ -209,7 +222,8 @@ def ray(settings: SuiteSettings, shared: Mapping[str, str]) -> ProcessSpec:
         f"--ray-client-server-port={settings.port + RAY_CLIENT}",
         f"--temp-dir={scratch}",
     )
-    return ProcessSpec("ray", command, shared, port)
+    more = tuple(settings.port + each for each in (RAY_AGENT, RAY_METRICS, RAY_CLIENT))
+    return ProcessSpec("ray", command, shared, port, more_ports=more)
 
 
 def mlflow(settings: SuiteSettings, shared: Mapping[str, str]) -> ProcessSpec:

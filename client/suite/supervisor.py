@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ from types import FrameType
 
 from client.errors import ModelyardError
 from client.suite.lock import HomeLock, holder
-from client.suite.plan import SERVICES, ProcessSpec, SuiteSettings, plan
+from client.suite.plan import SERVICES, ProcessSpec, SuiteSettings, configure_valkey, plan
 from client.suite.processes import Child, KeepsEnding
 from client.suite.warden import Warden
 
@@ -63,6 +64,8 @@ class Supervisor:
         self._lock.take()
         self.settings.home.chmod(0o700)
         check_ports([child.spec for child in self.children])
+        if not self.settings.redis_url:
+            configure_valkey(self.settings)
         self._warden.start()
         for child in self.children:
             self._start(child)
@@ -172,9 +175,9 @@ class Supervisor:
 
 def check_ports(specs: list[ProcessSpec]) -> None:
     """Refuses to start over somebody else's ports."""
-    taken = [spec for spec in specs if listens(spec.port)]
+    taken = [(spec.name, port) for spec in specs for port in spec.ports if listens(port)]
     if taken:
-        names = ", ".join(f"{spec.name} ({spec.port})" for spec in taken)
+        names = ", ".join(f"{name} ({port})" for name, port in taken)
         raise SuiteFailed(
             f"ports are taken: {names}. Is a suite running already (`modelyard down`)? "
             "Otherwise choose others with `--port`."
@@ -217,7 +220,8 @@ def stop_running(home: Path) -> bool:
     pid = holder(home)
     if pid is None:
         return False
-    os.kill(pid, signal.SIGTERM)
+    with contextlib.suppress(ProcessLookupError):  # it ends by itself at this moment
+        os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + STOP_TIMEOUT + 10
     while holder(home) is not None:
         if time.monotonic() > deadline:

@@ -16,7 +16,7 @@ import pytest
 
 from client.errors import ModelyardError
 from client.suite.lock import HomeInUse, HomeLock, holder
-from client.suite.plan import ProcessSpec, SuiteSettings, database_url
+from client.suite.plan import ProcessSpec, SuiteSettings, database_url, plan
 from client.suite.processes import Child, KeepsEnding
 from client.suite.supervisor import (
     SuiteFailed,
@@ -169,12 +169,15 @@ def test_a_home_has_one_suite(tmp_path: Path) -> None:
     assert holder(tmp_path) is None
     lock.take()
     assert holder(tmp_path) == os.getpid()
+    (tmp_path / "keys").mkdir()
+    (tmp_path / "keys" / "valkey.conf").write_text("the first one's")
     second = Supervisor(SuiteSettings(tmp_path, port=20_000))
     second.state_file.write_text(json.dumps({"pid": os.getpid(), "url": "u"}))
     with pytest.raises(HomeInUse, match=str(os.getpid())):
         second.start()
     second.stop()
     assert running_suite(tmp_path) == {"pid": os.getpid(), "url": "u"}, "left as it was"
+    assert (tmp_path / "keys" / "valkey.conf").read_text() == "the first one's"
     lock.release()
     assert holder(tmp_path) is None
     assert running_suite(tmp_path) is None
@@ -220,6 +223,13 @@ def test_a_database_address_must_name_the_service(tmp_path: Path) -> None:
         Supervisor(SuiteSettings(tmp_path, database_url="postgresql://db/modelyard"))
     settings = SuiteSettings(tmp_path, database_url="postgresql://me:p{w}@db/my_{area}")
     assert database_url(settings, "registry") == "postgresql://me:p{w}@db/my_registry"
+
+
+def test_every_fixed_port_is_looked_at(tmp_path: Path) -> None:
+    specs = plan(SuiteSettings(tmp_path, port=20_000))
+    ports = [port - 20_000 for spec in specs for port in spec.ports]
+    assert sorted(ports) == sorted({*ports}), "no port is given twice"
+    assert {0, 1, 50, *range(21, 27), *range(71, 77), *range(30, 35), 40} == {*ports}
 
 
 def test_no_suite_runs_in_an_empty_home(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from examples.flights.story import Outcome
     from examples.flights.suite import Suite
 
-OFFSETS = (0, 1, *range(21, 27), *range(30, 35), 40, *range(71, 77))
+OFFSETS = (0, 1, *range(21, 27), *range(30, 35), 40, 50, *range(71, 77))
 """Ports of a suite above its base port, as far as they are fixed."""
 
 
