@@ -154,6 +154,7 @@ def historical(tmp_path: Path) -> Iterator[tuple[Any, Any, FeatureStore]]:
         project="p",
         provider="local",
         registry=str(tmp_path / "registry.db"),
+        online_store={"type": "sqlite", "path": str(tmp_path / "online.db")},
         offline_store={"type": "file"},
         entity_key_serialization_version=3,
     )
