@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from opentelemetry.trace import SpanKind
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter
 
 from gateway.http import BEGAN, REQUEST_ID, ROUTE, Receive, Scope, Send, header, problem_reply
 from service_kit import metrics, telemetry
@@ -33,7 +33,9 @@ _ALWAYS = frozenset(("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready
 _log = logging.getLogger(__name__)
 _tracer = telemetry.tracer(__name__)
 _total = metrics.counter("http_requests_total", "HTTP requests.", ("route", "method", "status"))
-_seconds = metrics.histogram("http_request_seconds", "Time to the end of an answer.", ("route",))
+_seconds = metrics.quick_histogram(
+    "http_request_seconds", "Time to the end of an answer.", ("route",)
+)
 _in_flight = metrics.gauge("http_in_flight", "HTTP requests under way.")
 _shed = metrics.counter("http_shed_total", "HTTP requests refused because of too many.")
 
@@ -128,7 +130,7 @@ def observe(route: str, method: str, status: int, began: float) -> None:
 
 
 @functools.lru_cache(maxsize=4_096)
-def _series(route: str, method: str, status: int) -> tuple[Counter, Histogram]:
+def _series(route: str, method: str, status: int) -> tuple[Counter, metrics.Durations]:
     return _total.labels(route, method, str(status)), _seconds.labels(route)
 
 

@@ -9,6 +9,7 @@ import time
 import uuid
 
 _POOL_BYTES = 4_096
+_SIZE = 8
 
 _lock = threading.Lock()
 _last = 0
@@ -26,13 +27,22 @@ def uuid7() -> uuid.UUID:
 
 def uuid7_str() -> str:
     """A UUID of version 7 in its usual text form, 36 characters."""
-    return uuid7_strs(1)[0]
+    global _last
+    with _lock:
+        _last = tick = max(_tick_now(), _last + 1)
+        if len(_randomness) < _SIZE:
+            _randomness[:] = os.urandom(_POOL_BYTES)
+        random = int.from_bytes(_randomness[-_SIZE:])
+        del _randomness[-_SIZE:]
+    return _text(tick, random)
 
 
 def uuid7_strs(count: int) -> list[str]:
     """Several UUIDs of version 7 as text, in order; far cheaper than one by one."""
     global _last
-    size = 8 * count
+    if count == 1:
+        return [uuid7_str()]
+    size = _SIZE * count
     with _lock:
         _last = max(_tick_now(), _last + 1) + count - 1
         first = _last - count + 1

@@ -12,7 +12,9 @@ from service_kit import metrics
 
 _rows = metrics.counter("predictions_total", "Rows answered.", ("endpoint", "variant", "fallback"))
 _refused = metrics.counter("predictions_refused_total", "Requests refused.", ("endpoint", "reason"))
-_seconds = metrics.histogram("prediction_seconds", "Request to answer.", ("endpoint", "variant"))
+_seconds = metrics.quick_histogram(
+    "prediction_seconds", "Request to answer.", ("endpoint", "variant")
+)
 _in_flight = metrics.gauge("predictions_in_flight", "Requests under way.", ("endpoint",))
 
 

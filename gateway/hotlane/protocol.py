@@ -84,6 +84,8 @@ class HotLaneProtocol(HttpToolsProtocol):  # type: ignore[misc]
         self._body_timeout = body_timeout
         self._hot: HotCycle | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._last_bytes = 0.0
+        self.timeout_keep_alive_task: asyncio.TimerHandle | None = None
 
     def data_received(self, data: bytes) -> None:
         """Bytes came."""
@@ -95,6 +97,9 @@ class HotLaneProtocol(HttpToolsProtocol):  # type: ignore[misc]
         """The caller left; what is under way for it is answered to nobody."""
         self._collected()
         super().connection_lost(exc)
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
+            self.timeout_keep_alive_task = None
 
     def on_message_begin(self) -> None:
         """A request begins: what the lane does not need of it is made when it leaves the lane."""
@@ -134,6 +139,32 @@ class HotLaneProtocol(HttpToolsProtocol):  # type: ignore[misc]
         else:
             self._leave_lane(hot)
             super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """An answer is out."""
+        if self.pipeline or self.timeout_keep_alive_task is None:
+            super().on_response_complete()
+            return
+        # The timer that runs is left alone, and looks at its end how long nothing has come.
+        self.server_state.total_requests += 1
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
+
+    def _unset_keepalive_if_required(self) -> None:
+        self._last_bytes = self.loop.time()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Hang up when nothing has come for long enough and nothing is under way."""
+        self.timeout_keep_alive_task = None
+        idle = self.loop.time() - self._last_bytes
+        busy = self.cycle is not None and not self.cycle.response_complete
+        if not busy and idle >= self.timeout_keep_alive:
+            super().timeout_keep_alive_handler()
+        elif self.parser is not None:
+            left = self.timeout_keep_alive - (0.0 if busy else idle)
+            self.timeout_keep_alive_task = self.loop.call_later(
+                left, self.timeout_keep_alive_handler
+            )
 
     def write_reply(self, hot: HotCycle, reply: Reply, request_id: str) -> None:
         """Send an answer of the lane."""

@@ -22,6 +22,7 @@ from service_kit.errors import InvalidArgument
 #: Header that says how many bytes of a body are its JSON head; raw tensors follow.
 HEAD_LENGTH = b"inference-header-content-length"
 _OCTETS = (b"content-type", b"application/octet-stream")
+_MOST = 2**31 - 1
 _SIZE, _BINARY, _ALL_BINARY = "binary_data_size", "binary_data", "binary_data_output"
 
 
@@ -81,19 +82,20 @@ def read_request(
     head, tail = _parts(body, head_length)
     document = _object(parse_json(head), "body")
     given = _object(document.get("parameters") or {}, "parameters")
-    found = _list(document.get("inputs"), "inputs")
     inputs = []
-    for index, each in enumerate(found):
+    for index, each in enumerate(_list(document, "inputs", "")):
         tensor, tail = _tensor(each, f"inputs[{index}]", tail)
         inputs.append(tensor)
     if tail:
         raise InvalidArgument("WRONG_SHAPE", "has more bytes than its tensors", field="body")
     all_binary = _flag(given.get(_ALL_BINARY), f"parameters.{_ALL_BINARY}")
-    outputs = [
-        _wanted(each, f"outputs[{index}]", all_binary)
-        for index, each in enumerate(_list(document.get("outputs") or [], "outputs"))
-    ]
-    request_id = _text(document.get("id") or "", "id")
+    outputs: list[tuple[str, bool]] = []
+    if document.get("outputs"):
+        outputs = [
+            _wanted(each, f"outputs[{index}]", all_binary)
+            for index, each in enumerate(_list(document, "outputs", ""))
+        ]
+    request_id = _text(document, "id", "") if document.get("id") else ""
     ask = tensors.make_ask(route, name, version, inputs, began, limit)
     tensors.set_event_time(ask, given.get(tensors.EVENT_TIME))
     return ask, Form(name, request_id, outputs, all_binary)
@@ -114,15 +116,17 @@ def _parts(body: bytes, head_length: str) -> tuple[bytes, memoryview]:
 
 def _tensor(value: Any, path: str, tail: memoryview) -> tuple[Tensor, memoryview]:
     each = _object(value, path)
-    shape = _list(each.get("shape"), f"{path}.shape")
-    if not all(type(length) is int and 0 <= length < 2**31 for length in shape):
+    shape = _list(each, "shape", path)
+    if not {int}.issuperset(map(type, shape)) or not 0 <= min(shape, default=0) <= _MOST >= max(
+        shape, default=0
+    ):
         raise InvalidArgument("WRONG_TYPE", "must be whole numbers", field=f"{path}.shape")
-    name = _text(each.get("name"), f"{path}.name")
-    datatype = _text(each.get("datatype"), f"{path}.datatype")
+    name = _text(each, "name", path)
+    datatype = _text(each, "datatype", path)
     parameters = each.get("parameters")
     size = _object(parameters, f"{path}.parameters").get(_SIZE) if parameters else None
     if size is None:
-        data = _list(each.get("data"), f"{path}.data")
+        data = _list(each, "data", path)
         if data and type(data[0]) is list:
             data = _flat(data, f"{path}.data")
         return Tensor(name, datatype, shape, data), tail
@@ -151,7 +155,7 @@ def _wanted(value: Any, path: str, binary: bool) -> tuple[str, bool]:
     given = _object(each.get("parameters") or {}, f"{path}.parameters")
     if _BINARY in given:
         binary = _flag(given[_BINARY], f"{path}.parameters.{_BINARY}")
-    return _text(each.get("name"), f"{path}.name"), binary
+    return _text(each, "name", path), binary
 
 
 def _flat(rows: list[Any], path: str) -> list[Any]:
@@ -167,16 +171,22 @@ def _object(value: Any, path: str) -> dict[str, Any]:
     return value
 
 
-def _list(value: Any, path: str) -> list[Any]:
+def _list(parent: dict[str, Any], key: str, path: str) -> list[Any]:
+    value = parent.get(key)
     if type(value) is not list:
-        raise InvalidArgument("WRONG_TYPE", "must be a list", field=path)
+        raise InvalidArgument("WRONG_TYPE", "must be a list", field=_below(path, key))
     return value
 
 
-def _text(value: Any, path: str) -> str:
+def _text(parent: dict[str, Any], key: str, path: str) -> str:
+    value = parent.get(key)
     if type(value) is not str:
-        raise InvalidArgument("WRONG_TYPE", "must be a string", field=path)
+        raise InvalidArgument("WRONG_TYPE", "must be a string", field=_below(path, key))
     return value
+
+
+def _below(path: str, key: str) -> str:
+    return f"{path}.{key}" if path else key
 
 
 def _flag(value: Any, path: str) -> bool:
