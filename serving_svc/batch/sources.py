@@ -87,7 +87,8 @@ def _chunks(stream: Iterable[features_pb2.TableChunk]) -> Iterator[pa.RecordBatc
 
 def _parquet(path: Path) -> Iterator[pa.RecordBatch]:
     try:
-        with pq.ParquetFile(path) as reader:
+        # Buffered ahead, the whole file would stay in memory until its end.
+        with pq.ParquetFile(path, pre_buffer=False) as reader:
             yield from reader.iter_batches(_READ_ROWS)
     except (pa.ArrowException, OSError) as error:
         raise _malformed("Parquet") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -22,6 +23,9 @@ from serving_svc.domain.predictions import (
 #: A prediction younger than this may still be on its way: in the gateway, or with a process of
 #: serving that has ended and whose events another one has yet to take over.
 ON_ITS_WAY = timedelta(seconds=60)
+#: A prediction younger than this the gateway may not have sent: it is looked for a few times.
+JUST_ASKED = timedelta(seconds=2)
+LOOKS, LOOK_S = 10, 0.1
 #: How long a lookup waits for the log to take in what the stream holds.
 CATCH_UP_S = 2.0
 #: Files that no catalogue lists are left alone so long: somebody may be writing them.
@@ -102,6 +106,7 @@ class PredictionLog:
         catch_up: Has the log take in what its stream holds and waits for that, up to so many
             seconds; says whether it is done.
         keep: How long predictions are kept.
+        pause: Waits so many seconds.
     """
 
     def __init__(
@@ -112,6 +117,7 @@ class PredictionLog:
         clock: Clock,
         catch_up: Callable[[float], bool],
         keep: timedelta,
+        pause: Callable[[float], None] = time.sleep,
     ) -> None:
         self._catalogue = catalogue
         self._files = files
@@ -119,6 +125,7 @@ class PredictionLog:
         self._clock = clock
         self._catch_up = catch_up
         self._keep = keep
+        self._pause = pause
 
     def get_prediction(self, prediction_id: str) -> PredictionView:
         """A prediction.
@@ -132,16 +139,27 @@ class PredictionLog:
             raise InvalidArgument(
                 "INVALID_PREDICTION_ID", "must be the id of a prediction", field="name"
             ) from error
-        rows, current = self._look(prediction_id, asked), True
-        if _primary(rows) is None:
-            current = self._catch_up(CATCH_UP_S)
-            rows = self._look(prediction_id, asked)
+        rows, current = self._rows(prediction_id, asked)
         primary = _primary(rows)
         if primary is None:
             raise self._missing(asked, current)
         lineage, missing = self._lineage(primary.model_version)
         shadows = [row for row in rows if row.shadow]
         return PredictionView(primary, asked, shadows, lineage, missing)
+
+    def _rows(self, prediction_id: str, asked: datetime) -> tuple[list[LoggedRow], bool]:
+        """The rows of an id, and whether the log holds all that its stream did."""
+        rows, current = self._look(prediction_id, asked), True
+        for _ in range(1 + LOOKS):
+            if _primary(rows) is not None:
+                break
+            current = self._catch_up(CATCH_UP_S)
+            rows = self._look(prediction_id, asked)
+            if not current or abs(self._clock.now() - asked) > JUST_ASKED:
+                break
+            if _primary(rows) is None:
+                self._pause(LOOK_S)
+        return rows, current
 
     def _look(self, prediction_id: str, asked: datetime) -> list[LoggedRow]:
         for _ in range(_TRIES):

@@ -91,12 +91,16 @@ class Log:
         self.care = LogCare(self.catalogue, self.files, self.clock, KEEP)
         self.waiting: list[events_pb2.PredictionBatch] = []
         self.use = PredictionLog(
-            self.catalogue, self.files, Lineages(), self.clock, self.catch_up, KEEP
+            self.catalogue, self.files, Lineages(), self.clock, self.catch_up, KEEP, self.pause
         )
+        self.late: list[events_pb2.PredictionBatch] = []
 
     def take(self, *batches: events_pb2.PredictionBatch) -> None:
         with transaction(self.engine) as session:
             self.catalogue.add(session, self.files.write(batches))
+
+    def pause(self, _: float) -> None:
+        self.waiting, self.late = self.late, []
 
     def catch_up(self, _: float) -> bool:
         self.take(*self.waiting)
@@ -175,6 +179,12 @@ def test_without_the_registry_everything_else_is_there(log: Log) -> None:
 def test_what_is_still_in_the_stream_is_found_too(log: Log) -> None:
     names = ids(2)
     log.waiting.append(batch(names))
+    assert log.use.get_prediction(names[1]).row.score == 0.125
+
+
+def test_what_the_gateway_is_about_to_send_is_waited_for(log: Log) -> None:
+    names = ids(2)
+    log.late.append(batch(names))
     assert log.use.get_prediction(names[1]).row.score == 0.125
 
 
