@@ -341,15 +341,15 @@ def test_what_does_not_fit_the_queue_is_refused_and_one_failure_spoils_no_other(
 
 def test_a_batch_that_is_quick_is_scored_on_the_loop_and_a_slow_one_is_not() -> None:
     threads: list[str] = []
-    pause = [0.0]
+    now, pause = [0.0], [0.0]
 
     def scorer(matrix: Matrix) -> Matrix:
         threads.append(threading.current_thread().name)
-        time.sleep(pause[0])
+        now[0] += pause[0]
         return matrix[:, :1].copy()
 
     async def run() -> None:
-        batcher = MicroBatcher(scorer, 3, 1)
+        batcher = MicroBatcher(scorer, 3, 1, clock=lambda: now[0])
         one = np.ones((1, 3), dtype=np.float32)
         for number in range(120):
             pause[0] = 0.02 if number >= 60 else 0.0
