@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-import struct
 import threading
 import time
 import uuid
+from functools import lru_cache
 
 _POOL_BYTES = 4_096
 _SIZE = 8
+#: The variant's two bits, 10, before the other two of a hexadecimal digit.
+_VARIANTS = {f"{digit:x}": "89ab"[digit & 0b11] for digit in range(16)}
 
 _lock = threading.Lock()
 _last = 0
@@ -32,9 +34,9 @@ def uuid7_str() -> str:
         _last = tick = max(_tick_now(), _last + 1)
         if len(_randomness) < _SIZE:
             _randomness[:] = os.urandom(_POOL_BYTES)
-        random = int.from_bytes(_randomness[-_SIZE:])
+        digits = _randomness[-_SIZE:].hex()
         del _randomness[-_SIZE:]
-    return _text(tick, random)
+    return _text(tick, digits)
 
 
 def uuid7_strs(count: int) -> list[str]:
@@ -51,8 +53,8 @@ def uuid7_strs(count: int) -> list[str]:
             _randomness[:] = os.urandom(max(_POOL_BYTES, size))
         taken = bytes(_randomness[-size:])
         del _randomness[-size:]
-    randoms = struct.unpack(f"{count}Q", taken)
-    return [_text(first + at, random) for at, random in enumerate(randoms)]
+    digits = taken.hex()
+    return [_text(first + at, digits[16 * at : 16 * at + 16]) for at in range(count)]
 
 
 def _tick_now() -> int:
@@ -62,9 +64,16 @@ def _tick_now() -> int:
     return (millis << 12) | (rest << 12) // 1_000_000
 
 
-def _text(tick: int, random: int) -> str:
-    digits = f"{tick >> 12:012x}7{tick & 0xFFF:03x}{0x8 << 60 | random >> 2:016x}"
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+def _text(tick: int, digits: str) -> str:
+    # Of 64 random bits, two give way to the variant.
+    last = f"{_VARIANTS[digits[0]]}{digits[1:4]}-{digits[4:]}"
+    return f"{_first_half(tick >> 12)}-7{tick & 0xFFF:03x}-{last}"
+
+
+@lru_cache(maxsize=4)
+def _first_half(millis: int) -> str:
+    digits = f"{millis:012x}"
+    return f"{digits[:8]}-{digits[8:]}"
 
 
 def _forget_after_fork() -> None:

@@ -117,6 +117,14 @@ class Answer:
                 found[row] = group, at
         return found
 
+    def by_row(self, of_group: Callable[[Scored], Sequence[T]]) -> list[T]:
+        """What each group has one of a row, in the order of the request."""
+        found: list[Any] = [None] * len(self.ids)
+        for group in self.scored:
+            for row, value in zip(group.rows, of_group(group), strict=True):
+                found[row] = value
+        return found
+
 
 def rows_of(values: Sequence[T], rows: Sequence[int]) -> Sequence[T]:
     """Some rows of what a request has one of a row: as it is when they are all."""

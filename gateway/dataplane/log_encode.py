@@ -120,7 +120,9 @@ def _add_column(
     if text:
         column.strings.values.extend(["" if value is None else str(value) for value in values])
     else:
-        column.doubles.values.extend([nan if value is None else value for value in values])
+        if None in values:
+            values = [nan if value is None else value for value in values]
+        column.doubles.values.extend(values)
 
 
 def _exposure_batch(rows: list[ExposureRow]) -> events_pb2.ExposureBatch:

@@ -51,6 +51,7 @@ class Route:
         accepted: Everything that a caller may give, for whichever variant.
         deadline_s: Time limit of a request in seconds.
         max_in_flight: Most requests under way; no limit when 0.
+        undivided: The variant that answers everybody, when one does.
     """
 
     endpoint: str
@@ -69,6 +70,7 @@ class Route:
     shadows: tuple[Variant, ...]
     accepted: frozenset[str]
     max_in_flight: int
+    undivided: Variant | None = None
 
     def assign(self, unit: str) -> Variant:
         """The variant that answers a unit."""
@@ -162,7 +164,14 @@ def _route(message: dataplane_pb2.EndpointRoute) -> Route:
         shadows=tuple(variant for variant in variants if variant.shadow_bp),
         accepted=_accepted(variants, message.routing_key),
         max_in_flight=message.max_in_flight,
+        undivided=None if message.overrides else _whole(variants, message),
     )
+
+
+def _whole(variants: Sequence[Variant], message: dataplane_pb2.EndpointRoute) -> Variant | None:
+    weights = (variant.weight_bp for variant in message.variants)
+    named = zip(variants, weights, strict=True)
+    return next((variant for variant, weight in named if weight == BUCKETS), None)
 
 
 def _accepted(variants: Sequence[Variant], routing_key: str) -> frozenset[str]:

@@ -87,6 +87,8 @@ def groups_of(route: Route, ask: Ask, units: Sequence[str]) -> list[Group]:
         return [(route.with_version(ask.version), list(range(len(units))))]
     if len(units) == 1:
         return [(route.assign(units[0]), [0])]
+    if route.undivided is not None:
+        return [(route.undivided, list(range(len(units))))]
     groups: dict[str, Group] = {}
     for row, unit in enumerate(units):
         variant = route.assign(unit)

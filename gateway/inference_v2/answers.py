@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from gateway.dataplane.ask import Answer, Scored
 from gateway.dataplane.routing import Route
@@ -33,33 +34,28 @@ def output_tensors(answer: Answer) -> list[Output]:
     if len(answer.scored) == 1:
         columns = zip(first.output_names, zip(*first.outputs, strict=True), strict=False)
         return [Output(name, shape, list(values)) for name, values in columns]
-    rows = [
-        dict(zip(group.output_names, group.outputs[at], strict=False))
-        for group, at in answer.places()
-    ]
     return [
-        Output(name, shape, [row[name] for row in rows])
+        Output(name, shape, answer.by_row(partial(_column, name)))
         for name in first.output_names
-        if all(name in row for row in rows)
+        if all(name in group.output_names for group in answer.scored)
     ]
 
 
 def parameters(answer: Answer) -> dict[str, str]:
     """What the answer says of itself: a value, or one a row with commas between them."""
-    groups = _served(answer)
     return {
         "endpoint": answer.route.endpoint,
         "table_generation": str(answer.route.generation),
         "prediction_ids": ",".join(answer.ids),
-        "variant": _joined([each.served.name if each.served else "" for each in groups]),
+        "variant": _told(answer, lambda group: group.served.name if group.served else ""),
         "model_version": served_version(answer),
-        "fallback": _joined([each.fallback for each in groups]),
+        "fallback": _told(answer, lambda group: group.fallback),
     }
 
 
 def served_version(answer: Answer) -> str:
     """The version that answered; with commas when there were several."""
-    return _joined([_version(each) for each in _served(answer)])
+    return _told(answer, lambda group: group.served.version if group.served else "")
 
 
 def requested(found: list[Output], names: Sequence[str]) -> list[Output]:
@@ -92,16 +88,14 @@ def output_metadata(route: Route) -> list[tuple[str, str, list[int]]]:
     return [(name, "FP32", [-1]) for name in route.champion.plan.outputs]
 
 
-def _served(answer: Answer) -> list[Scored]:
-    # The group of each row; one is enough when there is but one.
-    if len(answer.scored) == 1:
-        return answer.scored
-    return [group for group, _ in answer.places()]
+def _column(name: str, group: Scored) -> list[float]:
+    at = group.output_names.index(name)
+    return [outputs[at] for outputs in group.outputs]
 
 
-def _version(group: Scored) -> str:
-    return group.served.version if group.served else ""
-
-
-def _joined(values: list[str]) -> str:
-    return values[0] if values.count(values[0]) == len(values) else ",".join(values)
+def _told(answer: Answer, of_group: Callable[[Scored], str]) -> str:
+    """A text that all groups share, or one a row with commas between them."""
+    texts = [of_group(group) for group in answer.scored]
+    if texts.count(texts[0]) == len(texts):
+        return texts[0]
+    return ",".join(answer.by_row(lambda group: [of_group(group)] * len(group.rows)))
