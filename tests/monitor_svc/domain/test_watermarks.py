@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monitor_svc.domain.watermarks import (
@@ -60,6 +60,7 @@ def test_fewer_wrong_times_than_needed_change_nothing(
     assert [mark.time_us for mark in _ran(Watermark(NOW), mixed)] == clean
 
 
+@settings(deadline=None)
 @given(st.integers(1, 400), st.integers(0, 2**32 - 1))
 def test_a_lasting_minority_of_wrong_times_changes_nothing(size: int, seed: int):
     rng = np.random.default_rng(seed)
@@ -73,6 +74,7 @@ def test_a_lasting_minority_of_wrong_times_changes_nothing(size: int, seed: int)
     assert mark.time_us == rows[~wrong].max()
 
 
+@settings(deadline=None)
 @given(st.integers(2, 3_000), st.integers(1, 30))
 def test_a_true_pause_is_over_after_as_many_rows_as_are_needed(pause: int, size: int):
     rows = [NOW + pause * DAY + n for n in range(NEEDED)]
