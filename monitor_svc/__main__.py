@@ -16,10 +16,11 @@ from monitor_svc import events, storage
 from monitor_svc.api import Dependencies, MonitoringServicer
 from monitor_svc.domain.monitors import Response
 from monitor_svc.outbound import GuardedClient
-from monitor_svc.peers import FeatureServiceTrainingSets, Retraining, Rollback
+from monitor_svc.peers import FeatureServiceTrainingSets, RegistryLineages, Retraining, Rollback
 from monitor_svc.plugins import BUILT_IN, InstalledDetectors, Notification
 from monitor_svc.service import (
     Evaluation,
+    Follower,
     Ingestion,
     Judgement,
     Monitoring,
@@ -87,6 +88,7 @@ def build(settings: MonitorSettings) -> Application:
             AnswerUpkeep(engine, idempotency, clock),
             *consumers(engine, streams, Ingestion(judgement, clock)),
             responder,
+            Follower(transactions, monitoring, RegistryLineages(peers), clock),
             Retention(transactions, timedelta(days=settings.keep_predictions_days)),
         ],
         pings={"database": lambda: _ping(engine), "redis": streams.ping},

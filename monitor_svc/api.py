@@ -23,7 +23,7 @@ CHANGEABLE = frozenset(
     {
         "reference_training_set", "reference_rows", "features", "detectors", "window",
         "allowed_lateness", "min_rows", "policies", "false_alarm_rate", "persistence",
-        "persistence_of",
+        "persistence_of", "follow_champion",
     }
 )  # fmt: skip
 #: A change of these makes the reference anew.

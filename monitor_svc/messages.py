@@ -18,6 +18,7 @@ from monitor_svc.domain.judging import Finding
 from monitor_svc.domain.monitors import (
     SCORE,
     DetectorSpec,
+    Following,
     Monitor,
     Policy,
     Response,
@@ -65,6 +66,7 @@ def monitor_in(message: pb.Monitor, monitor_id: str) -> Monitor:
         false_alarm_rate=message.false_alarm_rate or 0.01,
         persistence=message.persistence or 2,
         persistence_of=message.persistence_of or max(3, message.persistence),
+        follow_champion=message.follow_champion,
     )
 
 
@@ -139,10 +141,24 @@ def monitor_out(monitor: Monitor) -> pb.Monitor:
         reference_state=(
             f"READY ({monitor.reference_rows} rows)" if monitor.reference_rows else "EMPTY"
         ),
+        follow_champion=monitor.follow_champion,
+        reference_model_version=monitor.reference_version,
+        follow_status=_follow_status(monitor.following),
     )
+    if monitor.since_us is not None:
+        message.reference_since.CopyFrom(timestamp(monitor.since_us))
     if monitor.closed_before_us is not None:
         message.watermark.CopyFrom(timestamp(monitor.closed_before_us))
     return message
+
+
+def _follow_status(following: Following | None) -> str:
+    if following is None:
+        return ""
+    if following.due is None:
+        return f"{following.version} answers; the reference is kept: {following.reason}"
+    tried = f" (tried {following.attempts} times: {following.reason})" if following.reason else ""
+    return f"{following.version} answers; its training set is to be read{tried}"
 
 
 def _policy_out(policy: Policy) -> pb.Policy:
@@ -222,6 +238,7 @@ def alert_out(alert: Alert, actions: Sequence[Action]) -> pb.Alert:
             for action in actions
         ],
         kind=alert.kind.value,
+        comment=alert.comment,
     )
 
 

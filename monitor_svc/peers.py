@@ -1,8 +1,9 @@
-"""The other services: training, serving and features, over their contracts."""
+"""The other services: registry, training, serving and features, over their contracts."""
 
 from __future__ import annotations
 
 from modelyard.features.v1 import features_pb2, features_pb2_grpc
+from modelyard.registry.v1 import registry_pb2, registry_pb2_grpc
 from modelyard.serving.v1 import serving_pb2, serving_pb2_grpc
 from modelyard.training.v1 import training_pb2, training_pb2_grpc
 
@@ -59,6 +60,20 @@ class Rollback:
         with calling("serving"):
             stub.RollbackEndpoint(request)
         return f"rolled back {monitor.endpoint}"
+
+
+class RegistryLineages:
+    """Lineage as the registry keeps it."""
+
+    def __init__(self, peers: Peers) -> None:
+        self._peers = peers
+
+    def training_set(self, version: str) -> str:
+        """The training set of a version, empty when its lineage names none."""
+        stub = registry_pb2_grpc.RegistryServiceStub(self._peers.channel("registry"))
+        request = registry_pb2.GetModelVersionRequest(name=version)
+        with calling("registry"):
+            return str(stub.GetModelVersion(request).lineage.training_set)
 
 
 class FeatureServiceTrainingSets:

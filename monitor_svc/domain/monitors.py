@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum, StrEnum
 
+from monitor_svc.domain.watermarks import GRID_ORIGIN_US, Watermark
 from service_kit.errors import InvalidArgument
 
 MINUTE, LONGEST_WINDOW = timedelta(minutes=1), timedelta(days=92)
 MAX_FEATURES, MAX_DETECTORS, MAX_POLICIES = 1_000, 20, 50
-#: A Monday: weekly windows begin on Mondays, daily ones at midnight UTC.
-GRID_ORIGIN_US = -3 * 86_400_000_000
 #: Name under which the prediction itself is sketched.
 SCORE = "score"
 
@@ -57,6 +56,23 @@ class DetectorSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Following:
+    """A version that answers now, while the reference is another one's.
+
+    Attributes:
+        version: `models/{model}/versions/{version}`.
+        due: When its training set is asked for next; None when the reference stays as it is.
+        attempts: How often it was asked for.
+        reason: Why it has not been followed, in words.
+    """
+
+    version: str
+    due: datetime | None
+    attempts: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Monitor:
     """What is watched of one endpoint.
 
@@ -73,9 +89,14 @@ class Monitor:
         false_alarm_rate: Over all features of a window.
         persistence: Windows in which a feature must drift, ...
         persistence_of: ... of so many last ones.
+        follow_champion: Whether the reference is to be that of the version that answers.
         epoch: Counts up whenever the reference or the window length changes.
         reference_rows: Rows of the reference in force; 0 while there is none.
-        watermark_us: Greatest event time seen, microseconds; None before the first.
+        reference_version: Version that the reference belongs to; empty while that is unknown.
+        since_us: Windows from there on belong to this epoch, those before it to the one before;
+            microseconds, None when all of them belong to it.
+        following: The version to be followed, if any.
+        mark: How far event time has come.
         created: When it was created.
     """
 
@@ -91,15 +112,24 @@ class Monitor:
     false_alarm_rate: float = 0.01
     persistence: int = 2
     persistence_of: int = 3
+    follow_champion: bool = False
     epoch: int = 0
     reference_rows: int = 0
-    watermark_us: int | None = None
+    reference_version: str = ""
+    since_us: int | None = None
+    following: Following | None = field(default=None, compare=False)
+    mark: Watermark = field(default=Watermark(), compare=False)
     created: datetime = datetime(1970, 1, 1, tzinfo=UTC)
 
     @property
     def window_us(self) -> int:
         """Length of a window in microseconds."""
         return self.window // timedelta(microseconds=1)
+
+    @property
+    def watermark_us(self) -> int | None:
+        """Event time that is believed, microseconds; None before the first."""
+        return self.mark.time_us
 
     @property
     def closed_before_us(self) -> int | None:

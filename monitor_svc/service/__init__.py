@@ -1,5 +1,6 @@
 """Use cases of monitoring and the ports that they need."""
 
+from monitor_svc.service.following import Follower
 from monitor_svc.service.ingestion import Ingestion
 from monitor_svc.service.judgement import Judgement
 from monitor_svc.service.monitors import Monitoring, PerformanceRow
@@ -8,6 +9,7 @@ from monitor_svc.service.retention import Retention
 
 __all__ = [
     "Evaluation",
+    "Follower",
     "Ingestion",
     "Judgement",
     "Monitoring",

@@ -9,7 +9,7 @@ from datetime import timedelta
 import numpy as np
 import numpy.typing as npt
 
-from monitor_svc.domain.monitors import GRID_ORIGIN_US, SCORE, Monitor
+from monitor_svc.domain.monitors import SCORE, Monitor
 from monitor_svc.domain.performance import QualitySketch, labelled_quality, no_quality
 from monitor_svc.domain.profiles import (
     Labels,
@@ -21,6 +21,7 @@ from monitor_svc.domain.profiles import (
     as_labels,
 )
 from monitor_svc.domain.sketches import Floats, Ints, Sketch, merge, numeric_by_group
+from monitor_svc.domain.watermarks import GRID_ORIGIN_US, advanced, votes_needed
 from monitor_svc.service.judgement import Judgement
 from monitor_svc.service.ports import (
     OutcomeRow,
@@ -153,13 +154,16 @@ class Ingestion:
         closed = monitor.closed_before_us
         timely = primary if closed is None else primary & (starts >= closed)
         self._dropped.labels("late").inc(int((primary & ~timely).sum()))
-        if timely.any():
-            reference = store.reference(monitor.id, monitor.epoch)
-            states = _added(store, monitor, reference, rows, starts, timely)
-            store.save_windows(states)
-        newest = int(rows.times[primary].max())
-        if monitor.watermark_us is None or newest > monitor.watermark_us:
-            monitor = replace(monitor, watermark_us=newest)
+        earlier = timely & _before(starts, monitor.since_us)
+        for epoch, chosen in ((monitor.epoch - 1, earlier), (monitor.epoch, timely & ~earlier)):
+            if chosen.any():
+                of_epoch = replace(monitor, epoch=epoch)
+                reference = store.reference(monitor.id, epoch)
+                store.save_windows(_added(store, of_epoch, reference, rows, starts, chosen))
+        needed = votes_needed(monitor.min_rows)
+        mark = advanced(monitor.mark, rows.times[primary], monitor.window_us, needed)
+        if mark != monitor.mark:
+            monitor = replace(monitor, mark=mark)
             store.save_monitor(monitor)
             self._judgement.close_windows(store, monitor)
 
@@ -224,6 +228,12 @@ def _first_seen(rows: _Rows, known: set[tuple[str, str, bool]]) -> npt.NDArray[n
             seen.add(key)
             fresh[position] = True
     return fresh
+
+
+def _before(starts: Ints, since_us: int | None) -> npt.NDArray[np.bool_]:
+    if since_us is None:
+        return np.zeros(len(starts), dtype=np.bool_)
+    return np.asarray(starts < since_us)
 
 
 def _added(

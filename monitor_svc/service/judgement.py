@@ -21,6 +21,7 @@ from monitor_svc.domain.alerts import (
     why_held,
 )
 from monitor_svc.domain.comparison import NamedDetector
+from monitor_svc.domain.following import begins_to_follow, noticed
 from monitor_svc.domain.judging import Baselines, Finding, block_baselines, judge
 from monitor_svc.domain.monitors import Monitor, Policy, Response, Severity
 from monitor_svc.domain.profiles import Reference
@@ -57,15 +58,22 @@ class Judgement:
         if limit is None:
             return
         for window in store.open_windows(monitor.id, limit):
-            self.close(store, monitor, window)
+            after = self._noticed(store, monitor, window)
+            # The reference of another version than the one that answers says nothing of the latter;
+            # should it take longer than a window to follow, the old reference counts meanwhile.
+            outgrown = bool(monitor.reference_version) and begins_to_follow(monitor, after)
+            self.close(store, monitor, window, silent=outgrown or window.epoch < monitor.epoch)
+            if after is not monitor:
+                store.save_monitor(after)
+                monitor = after
 
     def close(
-        self, store: Store, monitor: Monitor, window: WindowState, *, cut_off: bool = False
+        self, store: Store, monitor: Monitor, window: WindowState, *, silent: bool = False
     ) -> None:
         """Judge one window by the reference of its own epoch and act on what is found.
 
-        Of a window that was cut off by a change of the monitor the findings are kept; nothing is
-        done about them.
+        Of a `silent` one, which a change of the reference has overtaken, the findings are kept;
+        nothing is done about them.
         """
         reference = store.reference(monitor.id, window.epoch)
         judged = reference is not None and window.row_count >= monitor.min_rows
@@ -75,8 +83,15 @@ class Judgement:
         window = replace(window, closed=True, skipped=not judged, findings=tuple(findings))
         store.save_windows([window])
         self._windows.labels(monitor.id, "judged" if judged else "skipped").inc()
-        if judged and not cut_off:
+        if judged and not silent:
             self._alert(store, monitor, window)
+
+    def _noticed(self, store: Store, monitor: Monitor, window: WindowState) -> Monitor:
+        """The monitor, now that it is known who answered one of its windows."""
+        ours = window.epoch == monitor.epoch and window.row_count >= monitor.min_rows
+        if not monitor.follow_champion or not ours:
+            return monitor
+        return noticed(monitor, store.answered(monitor, window.start_us), self._clock.now())
 
     def raise_alert(self, store: Store, monitor: Monitor, alert: Alert, event_us: int) -> None:
         """Save an alert and the responses that the monitor's policies ask for at that event time.

@@ -114,24 +114,73 @@ class Monitoring:
         """
         store.lock()
         current = self.get(store, changed.id)
-        if replace(current, watermark_us=read.watermark_us) != read:
+        if current != read:
             raise Conflict("MONITOR_CHANGED", "the monitor was changed meanwhile; read it again")
+        given = reference is not None and (
+            not changed.reference_training_set
+            or changed.reference_training_set != current.reference_training_set
+        )
         kept = replace(
             changed,
             endpoint=current.endpoint,
             created=current.created,
-            watermark_us=current.watermark_us,
+            mark=current.mark,
             epoch=current.epoch,
             reference_rows=current.reference_rows,
+            since_us=current.since_us,
+            reference_version="" if given else current.reference_version,
+            following=None if given or not changed.follow_champion else current.following,
         )
         if reference is None and kept.window == current.window:
             store.save_monitor(kept)
             return kept
         for window in store.open_windows(current.id, None):
-            self._judgement.close(store, current, window, cut_off=True)
-        return self._begin_epoch(store, kept, reference)
+            self._judgement.close(store, current, window, silent=True)
+        kept = replace(kept, since_us=kept.closed_before_us)
+        return self._begin_epoch(store, kept, reference, "the reference changed")
 
-    def _begin_epoch(self, store: Store, monitor: Monitor, reference: Reference | None) -> Monitor:
+    def follow(
+        self, store: Store, read: Monitor, training_set: str, reference: Reference | None
+    ) -> Monitor | None:
+        """Let the reference be that of the version that answers; None when that is out of date.
+
+        Windows that have begun stay with the old reference, and nothing is done any more about
+        what they show; the new one is in force from the end of the newest of them on. Without a
+        `reference` the present one is of that version as well.
+
+        Args:
+            store: A transaction.
+            read: The monitor as it was read, with the version to be followed.
+            training_set: Training set of that version.
+            reference: Made of it.
+        """
+        store.lock()
+        current, following = store.monitor(read.id), read.following
+        if current != read or current is None or following is None:
+            return None
+        if current.following is None or current.following.version != following.version:
+            return None
+        followed = replace(
+            current,
+            reference_training_set=training_set,
+            reference_version=following.version,
+            following=None,
+        )
+        if reference is None:
+            store.save_monitor(followed)
+            return followed
+        since = window_start(current.mark.time_us or 0, current.window_us) + current.window_us
+        for window in store.open_windows(current.id, None):
+            # Only times that the watermark does not believe lie there.
+            if window.start_us >= since:
+                self._judgement.close(store, current, window, silent=True)
+        followed = replace(followed, since_us=since)
+        why = f"the reference followed the champion: it is that of {following.version} now"
+        return self._begin_epoch(store, followed, reference, why)
+
+    def _begin_epoch(
+        self, store: Store, monitor: Monitor, reference: Reference | None, why: str
+    ) -> Monitor:
         known = reference or store.reference(monitor.id, monitor.epoch)
         rows = known.row_count if known else 0
         monitor = replace(monitor, epoch=monitor.epoch + 1, reference_rows=rows)
@@ -141,7 +190,7 @@ class Monitoring:
             blocks = known.blocks if reference else ()
             store.save_reference(monitor.id, monitor.epoch, replace(known, blocks=blocks))
         if alert := store.active_alert(monitor.id, AlertKind.DRIFT):
-            resolved = replace(alert, state=AlertState.RESOLVED, comment="the reference changed")
+            resolved = replace(alert, state=AlertState.RESOLVED, comment=why)
             store.save_alert(resolved, monitor.endpoint)
         return monitor
 

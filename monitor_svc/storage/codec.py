@@ -6,14 +6,14 @@ import math
 import zlib
 from collections.abc import Mapping
 from dataclasses import asdict
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
 import orjson
 
 from monitor_svc.domain.judging import Finding
-from monitor_svc.domain.monitors import DetectorSpec, Monitor, Policy, Response, Severity
+from monitor_svc.domain.monitors import DetectorSpec, Following, Monitor, Policy, Response, Severity
 from monitor_svc.domain.performance import QualitySketch
 from monitor_svc.domain.profiles import CategoricalProfile, NumericProfile, Profile, Reference
 from monitor_svc.domain.sketches import CategoricalSketch, Ints, NumericSketch, Sketch
@@ -178,6 +178,7 @@ def settings_out(monitor: Monitor) -> dict[str, Any]:
         "false_alarm_rate": monitor.false_alarm_rate,
         "persistence": monitor.persistence,
         "persistence_of": monitor.persistence_of,
+        "follow_champion": monitor.follow_champion,
     }
 
 
@@ -193,6 +194,19 @@ def settings_in(data: Mapping[str, Any]) -> dict[str, Any]:
         "allowed_lateness": data["allowed_lateness"] * _MICROSECOND,
         "policies": tuple(policy_in(policy) for policy in data["policies"]),
     }
+
+
+def following_out(following: Following | None) -> dict[str, Any] | None:
+    """A version to be followed as JSON, without when it is due, which is a column."""
+    if following is None:
+        return None
+    names = ("version", "attempts", "reason")
+    return {name: getattr(following, name) for name in names}
+
+
+def following_in(data: Mapping[str, Any] | None, due: datetime | None) -> Following | None:
+    """The inverse of :func:`following_out`."""
+    return None if data is None else Following(due=due, **data)
 
 
 def finding_out(finding: Finding) -> dict[str, Any]:

@@ -93,6 +93,17 @@ class LabelRows:
         rows = ((_key(row), row.sketch) for row in self._session.execute(query))
         return {key: codec.load_quality(bytes(sketch)) for key, sketch in rows if key in wanted}
 
+    def answered(self, monitor: Monitor, start_us: int) -> dict[str, int]:
+        """Predictions of a window whose answers went to a caller, by version."""
+        query = select(quality.c.model_version, quality.c.sketch).where(
+            quality.c.monitor == monitor.id,
+            quality.c.window_us == monitor.window_us,
+            quality.c.start_us == start_us,
+            ~quality.c.shadow,
+        )
+        rows = self._session.execute(query)
+        return {row[0]: codec.load_quality(bytes(row[1])).rows for row in rows}
+
     def quality_of(self, monitor: Monitor) -> dict[QualityKey, QualitySketch]:
         """All quality sketches of a monitor with its present window length."""
         query = select(quality).where(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 from functools import lru_cache
 
 from sqlalchemy import Engine, Row, Select, delete, func, select
@@ -10,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from monitor_svc.domain.monitors import Monitor
 from monitor_svc.domain.profiles import Reference
+from monitor_svc.domain.watermarks import Watermark
 from monitor_svc.service.ports import M, WindowState
 from monitor_svc.storage import codec
 from monitor_svc.storage.sql import upsert
@@ -63,19 +65,32 @@ class MonitorRows:
         """The monitors of some endpoints."""
         return self._monitors(select(monitors).where(monitors.c.endpoint.in_(list(endpoints))))
 
+    def due_followings(self, now: datetime, limit: int) -> list[Monitor]:
+        """Monitors whose reference is to follow, and is due to be tried."""
+        query = select(monitors).where(monitors.c.following_due <= now)
+        return self._monitors(query.order_by(monitors.c.following_due).limit(limit))
+
     def _monitors(self, query: Select[tuple[object, ...]]) -> list[Monitor]:
         return [_monitor(row) for row in self._session.execute(query)]
 
     def save_monitor(self, monitor: Monitor) -> None:
         """Insert or replace."""
+        early = monitor.mark.early_us or (None, None)
         values = {
             "id": monitor.id,
             "endpoint": monitor.endpoint,
             "settings": codec.settings_out(monitor),
             "epoch": monitor.epoch,
             "reference_rows": monitor.reference_rows,
-            "watermark_us": monitor.watermark_us,
+            "watermark_us": monitor.mark.time_us,
+            "early_rows": monitor.mark.votes,
+            "early_from_us": early[0],
+            "early_to_us": early[1],
             "created": monitor.created,
+            "since_us": monitor.since_us,
+            "reference_version": monitor.reference_version,
+            "following": codec.following_out(monitor.following),
+            "following_due": monitor.following.due if monitor.following else None,
         }
         upsert(self._session, monitors, [values])
 
@@ -151,8 +166,16 @@ def _engine(session: Session) -> Engine:
 def _monitor(row: Row[tuple[object, ...]]) -> Monitor:
     return Monitor(
         id=row.id, endpoint=row.endpoint, epoch=row.epoch, reference_rows=row.reference_rows,
-        watermark_us=row.watermark_us, created=row.created, **codec.settings_in(row.settings),
+        mark=_mark(row), created=row.created,
+        since_us=row.since_us, reference_version=row.reference_version,
+        following=codec.following_in(row.following, row.following_due),
+        **codec.settings_in(row.settings),
     )  # fmt: skip
+
+
+def _mark(row: Row[tuple[object, ...]]) -> Watermark:
+    early = None if row.early_from_us is None else (row.early_from_us, row.early_to_us)
+    return Watermark(row.watermark_us, row.early_rows, early)
 
 
 def _window(row: Row[tuple[object, ...]], *, with_sketches: bool = True) -> WindowState:

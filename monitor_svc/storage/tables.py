@@ -31,7 +31,14 @@ monitors = Table(
     Column("epoch", Integer, nullable=False),
     Column("reference_rows", BigInteger, nullable=False),
     Column("watermark_us", BigInteger, nullable=True),
+    Column("early_rows", Integer, nullable=False, server_default="0"),
+    Column("early_from_us", BigInteger, nullable=True),
+    Column("early_to_us", BigInteger, nullable=True),
     Column("created", UtcDateTime, nullable=False),
+    Column("since_us", BigInteger, nullable=True),
+    Column("reference_version", String(200), nullable=False, server_default=""),
+    Column("following", JsonColumn, nullable=True),
+    Column("following_due", UtcDateTime, nullable=True),
 )
 
 monitor_references = Table(
