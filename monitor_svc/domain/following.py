@@ -14,9 +14,9 @@ ANSWERING_SHARE = 0.9
 
 def answering(rows: Mapping[str, int]) -> str | None:
     """The version that answered nine in ten predictions; None while the traffic is split."""
-    total = sum(rows.values())
-    version = max(rows, key=lambda name: rows[name], default=None)
-    return version if version and rows[version] >= ANSWERING_SHARE * total else None
+    least = ANSWERING_SHARE * sum(rows.values())
+    found = [version for version, count in rows.items() if count and count >= least]
+    return found[0] if found else None
 
 
 def noticed(monitor: Monitor, rows: Mapping[str, int], now: datetime) -> Monitor:

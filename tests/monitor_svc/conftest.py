@@ -15,7 +15,7 @@ from monitor_svc.domain.alerts import Action, Alert
 from monitor_svc.domain.monitors import Monitor, Policy, Response, Severity
 from monitor_svc.domain.profiles import Labels, Numbers, Values
 from monitor_svc.plugins import BUILT_IN, InstalledDetectors
-from monitor_svc.service import Evaluation, Ingestion, Judgement, Monitoring, Responder
+from monitor_svc.service import Evaluation, Follower, Ingestion, Judgement, Monitoring, Responder
 from monitor_svc.service.ports import PredictionRows, ReferenceRows, Transactions
 from service_kit.clock import FixedClock
 from service_kit.database import migrate
@@ -35,6 +35,21 @@ class FakeTrainingSets:
 
     def read(self, name: str, max_rows: int) -> ReferenceRows:
         return self.sets[name]
+
+
+@dataclass
+class FakeLineages:
+    """Training sets by model version, after as many failures as told."""
+
+    sets: dict[str, str] = field(default_factory=dict)
+    failures: list[Exception] = field(default_factory=list)
+    asked: int = 0
+
+    def training_set(self, version: str) -> str:
+        self.asked += 1
+        if self.failures:
+            raise self.failures.pop(0)
+        return self.sets[version]
 
 
 @dataclass
@@ -64,6 +79,8 @@ class House:
     ingestion: Ingestion
     responder: Responder
     executors: dict[Response, FakeExecutor]
+    lineages: FakeLineages
+    follower: Follower
 
     def predict(self, *batches: PredictionRows) -> None:
         with self.transactions() as store:
@@ -73,6 +90,10 @@ class House:
         reference = self.monitoring.prepare_reference(monitor, rows)
         with self.transactions() as store:
             return self.monitoring.create(store, monitor, reference)
+
+    def monitor(self) -> Monitor:
+        with self.transactions() as store:
+            return self.monitoring.get(store, "drift")
 
     def alerts(self) -> list[Alert]:
         with self.transactions() as store:
@@ -93,10 +114,13 @@ def house(sql_engine: Engine) -> Iterator[House]:
     sets = FakeTrainingSets()
     executors = {r: FakeExecutor() for r in Response if r is not Response.EVALUATE}
     evaluation = Evaluation(transactions, judgement, clock)
+    monitoring = Monitoring(detectors, sets, judgement, clock)
+    lineages = FakeLineages()
     return House(
         sql_engine, transactions, clock, sets, judgement,
-        Monitoring(detectors, sets, judgement, clock), Ingestion(judgement, clock),
+        monitoring, Ingestion(judgement, clock),
         Responder(transactions, {**executors, Response.EVALUATE: evaluation}, clock), executors,
+        lineages, Follower(transactions, monitoring, lineages, clock),
     )  # fmt: skip
 
 

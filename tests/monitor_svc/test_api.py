@@ -21,6 +21,7 @@ from modelyard.events.v1 import events_pb2
 from modelyard.features.v1 import features_pb2, features_pb2_grpc
 from modelyard.monitoring.v1 import monitoring_pb2 as pb
 from modelyard.monitoring.v1 import monitoring_pb2_grpc
+from modelyard.registry.v1 import registry_pb2, registry_pb2_grpc
 from modelyard.serving.v1 import serving_pb2, serving_pb2_grpc
 from modelyard.training.v1 import training_pb2, training_pb2_grpc
 from pydantic import SecretStr
@@ -33,11 +34,13 @@ from service_kit.streams import Event, EventStreams
 from tests.monitor_svc.conftest import DAY, START
 
 SET = "trainingSets/" + "a" * 64
+WARM_SET = "trainingSets/" + "b" * 64
 
 
 @dataclass
 class Peer(
     features_pb2_grpc.FeatureServiceServicer,
+    registry_pb2_grpc.RegistryServiceServicer,
     serving_pb2_grpc.ServingServiceServicer,
     training_pb2_grpc.TrainingServiceServicer,
 ):
@@ -46,9 +49,19 @@ class Peer(
     runs: list[training_pb2.RunPipelineRequest] = dataclasses.field(default_factory=list)
     rollbacks: list[serving_pb2.RollbackEndpointRequest] = dataclasses.field(default_factory=list)
 
+    lineages: dict[str, str] = dataclasses.field(default_factory=dict)
+    registry_away: bool = False
+
     def ReadTrainingSet(self, request, context):  # noqa: N802
+        shift = 2.5 if request.name == WARM_SET else 0.0
         for seed in range(4):
-            yield features_pb2.TableChunk(arrow_ipc=arrow(2_000, seed))
+            yield features_pb2.TableChunk(arrow_ipc=arrow(2_000, seed, shift))
+
+    def GetModelVersion(self, request, context):  # noqa: N802
+        if self.registry_away:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "away")
+        lineage = registry_pb2.Lineage(training_set=self.lineages[request.name])
+        return registry_pb2.ModelVersion(name=request.name, lineage=lineage)
 
     def RunPipeline(self, request, context):  # noqa: N802
         self.runs.append(request)
@@ -82,6 +95,7 @@ def peer() -> Iterator[tuple[Peer, str]]:
     servicer = Peer()
     server = grpc.server(futures.ThreadPoolExecutor(4))
     features_pb2_grpc.add_FeatureServiceServicer_to_server(servicer, server)
+    registry_pb2_grpc.add_RegistryServiceServicer_to_server(servicer, server)
     serving_pb2_grpc.add_ServingServiceServicer_to_server(servicer, server)
     training_pb2_grpc.add_TrainingServiceServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
@@ -101,7 +115,7 @@ class Running:
 def running(
     sql_url: str, redis_url: str, stream_prefix: str, tmp_path: Path, peer: tuple[Peer, str]
 ) -> Iterator[Running]:
-    areas = dict.fromkeys(("features", "training", "serving"), peer[1])
+    areas = dict.fromkeys(("features", "registry", "training", "serving"), peer[1])
     settings = MonitorSettings(
         service="monitoring", home=tmp_path, database_url=sql_url, redis_url=redis_url,
         stream_prefix=stream_prefix, service_token=SecretStr("s" * 64), peers=areas,
@@ -138,10 +152,10 @@ def wanted(**changes: object) -> pb.CreateMonitorRequest:
     return pb.CreateMonitorRequest(monitor_id="drift", monitor=monitor, request_id="r1")
 
 
-def batch(day: int, shift: float, count: int = 400) -> events_pb2.PredictionBatch:
+def batch(day: int, shift: float, count: int = 400, version: int = 1) -> events_pb2.PredictionBatch:
     rng = np.random.default_rng(day)
     message = events_pb2.PredictionBatch(
-        endpoint="endpoints/late", variant="a", model_version="models/late/versions/1",
+        endpoint="endpoints/late", variant="a", model_version=f"models/late/versions/{version}",
         role=events_pb2.PredictionBatch.ROLE_PRIMARY,
         prediction_ids=[f"p-{day}-{i}" for i in range(count)],
         event_times_us=(START + day * DAY + rng.integers(0, DAY, size=count)).tolist(),
@@ -202,6 +216,74 @@ def test_from_predictions_to_a_retraining(running: Running):
     )
     assert acknowledged.state == pb.Alert.STATE_ACKNOWLEDGED
     until(lambda: streams.length("alerts") == 2)
+
+
+def test_the_reference_follows_a_promotion(running: Running):
+    stub, peer = running.stub, running.peer
+    peer.lineages = {"models/late/versions/1": SET, "models/late/versions/2": WARM_SET}
+    peer.registry_away = True
+    created = stub.CreateMonitor(wanted(follow_champion=True))
+    assert created.follow_champion
+    assert not created.HasField("reference_since")
+
+    def send(day: int, shift: float, version: int) -> None:
+        message = batch(day, shift, version=version)
+        running.streams.append("predictions", [Event.of("predictions", "endpoints/late", message)])
+
+    def monitor() -> pb.Monitor:
+        return stub.GetMonitor(pb.GetMonitorRequest(name=created.name))
+
+    for day in range(2):
+        send(day, 0.0, 1)
+    until(lambda: "(tried" in monitor().follow_status)
+    assert monitor().reference_model_version == ""
+    peer.registry_away = False
+    until(lambda: monitor().reference_model_version == "models/late/versions/1")
+    for day in range(2, 5):
+        send(day, 2.5, 1)
+    until(lambda: len(peer.runs) == 1)
+    for day in range(5, 7):
+        send(day, 2.5, 2)
+    until(lambda: monitor().reference_model_version == "models/late/versions/2")
+    moved = monitor()
+    assert moved.reference_training_set == WARM_SET
+    assert moved.reference_since.seconds * 1_000_000 == START + 7 * DAY
+    assert (moved.follow_status, moved.reference_state) == ("", "READY (8000 rows)")
+    (alert,) = stub.ListAlerts(pb.ListAlertsRequest(parent=created.name)).alerts
+    assert alert.state == pb.Alert.STATE_RESOLVED
+    assert alert.comment.startswith("the reference followed the champion")
+    for day in range(7, 10):
+        send(day, 2.5, 2)
+    until(lambda: monitor().watermark.seconds * 1_000_000 == START + 9 * DAY)
+    ask = pb.ListWindowsRequest(parent=created.name, page_size=2)
+    drifted = [f.drifted for w in stub.ListWindows(ask).windows for f in w.findings]
+    assert drifted == [False] * 4
+    assert len(stub.ListAlerts(pb.ListAlertsRequest(parent=created.name)).alerts) == 1
+
+
+def test_each_retraining_has_the_end_of_its_own_window(running: Running):
+    policy = pb.Policy(
+        severity="SEVERITY_WARNING", response="RESPONSE_RETRAIN", pipeline="pipelines/late",
+        cooldown=Duration(seconds=2 * 86_400),
+    )  # fmt: skip
+    request = wanted()
+    del request.monitor.policies[:]
+    request.monitor.policies.append(policy)
+    running.stub.CreateMonitor(request)
+    for day in range(6):
+        message = batch(day, 2.5)
+        running.streams.append("predictions", [Event.of("predictions", "endpoints/late", message)])
+    until(lambda: len(running.peer.runs) == 2)
+    (alert,) = running.stub.ListAlerts(pb.ListAlertsRequest(parent="monitors/drift")).alerts
+    alert_id = alert.name.rsplit("/", 1)[1]
+    asked = {
+        run.request_id: (run.window_end.seconds * 1_000_000 - START) // DAY
+        for run in running.peer.runs
+    }
+    assert asked == {alert_id: 2, f"{alert_id}-2": 4}
+    assert {run.trigger.source for run in running.peer.runs} == {alert.name}
+    assert {run.trigger.kind for run in running.peer.runs} == {training_pb2.Trigger.KIND_DRIFT}
+    assert all("temp" in run.trigger.reason for run in running.peer.runs)
 
 
 def test_outcomes_become_performance(running: Running):

@@ -129,6 +129,37 @@ def test_implausible_rows_are_dropped(house: House):
         assert store.windows(house.monitoring.get(store, "drift"), [START])[START].row_count == 8
 
 
+def test_one_prediction_of_the_wrong_time_closes_nothing(house: House):
+    house.create(monitor(), reference_rows())
+    now = int(house.clock.now().timestamp() * 1e6)
+    # The very first one, and one in the midst of a replay, say that it is the present.
+    house.predict(predictions(1, now, seed=90))
+    house.predict(predictions(300, START))
+    house.predict(predictions(1, now, seed=91))
+    house.predict(predictions(300, START + DAY, seed=2))
+    house.predict(predictions(300, START + DAY, seed=3))
+    with house.transactions() as store:
+        windows = house.monitoring.windows(store, "drift", 10, "")
+        ahead = store.open_windows("drift", None)[-1]
+    assert [(w.start_us, w.row_count) for w in windows] == [(START, 300)]
+    assert (ahead.row_count, ahead.start_us > START + 100 * DAY) == (2, True)
+    assert house.monitor().closed_before_us == START + DAY
+
+
+def test_a_pause_of_a_month_is_over_after_a_window_worth_of_rows(house: House):
+    house.create(monitor(), reference_rows())
+    house.predict(predictions(300, START))
+    later = predictions(300, START + 30 * DAY, seed=2)
+    house.predict(_part(later, list(range(99))))
+    assert house.monitor().closed_before_us == START
+    house.predict(_part(later, list(range(99, 300))))
+    assert house.monitor().closed_before_us == START + 30 * DAY
+    with house.transactions() as store:
+        (window,) = house.monitoring.windows(store, "drift", 10, "")
+        (present,) = store.open_windows("drift", None)
+    assert (window.row_count, present.row_count) == (300, 300)
+
+
 def _label(house: House, rows: list[OutcomeRow], metric: str = "label") -> None:
     with house.transactions() as store:
         house.ingestion.outcomes(store, metric, rows)
