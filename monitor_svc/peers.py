@@ -34,7 +34,7 @@ class Retraining:
             window_end=timestamp(action.event_us),
             trigger=training_pb2.Trigger(
                 kind=training_pb2.Trigger.KIND_DRIFT,
-                reason=alert.summary[:_LONGEST_REASON],
+                reason=action.why[:_LONGEST_REASON],
                 source=alert_name(alert),
             ),
             request_id=action.request_id,
@@ -54,7 +54,7 @@ class Rollback:
         stub = serving_pb2_grpc.ServingServiceStub(self._peers.channel("serving"))
         request = serving_pb2.RollbackEndpointRequest(
             endpoint=monitor.endpoint,
-            reason=f"{alert_name(alert)}: {alert.summary}"[:_LONGEST_REASON],
+            reason=f"{alert_name(alert)}: {action.why}"[:_LONGEST_REASON],
             request_id=action.request_id,
         )
         with calling("serving"):

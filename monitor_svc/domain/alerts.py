@@ -62,7 +62,8 @@ class Alert:
 class Action:
     """One response to an alert.
 
-    `request_id` stays the same over every try: whoever is asked twice does it once.
+    `request_id` stays the same over every try: whoever is asked twice does it once. So does what
+    is asked; `why` is what the alert said at first, for its summary changes with every window.
     """
 
     id: str
@@ -75,6 +76,7 @@ class Action:
     result: str = ""
     attempts: int = 0
     time: datetime | None = None
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -180,7 +180,7 @@ class Judgement:
         state = ActionState.HELD if reason else ActionState.PENDING
         action = Action(
             uuid7_str(), alert.id, alert.monitor, policy, request_id(alert.id, number),
-            state, event_us, reason, time=now if reason else None,
+            state, event_us, reason, time=now if reason else None, why=alert.summary,
         )  # fmt: skip
         store.save_action(action, now)
 

@@ -82,6 +82,7 @@ class AlertRows:
             "attempts": action.attempts,
             "due": due,
             "time": action.time,
+            "why": action.why,
         }
         upsert(self._session, actions, [values])
 
@@ -129,5 +130,5 @@ def _alert_out(alert: Alert) -> dict[str, object]:
 def _action(row: Row[tuple[object, ...]]) -> Action:
     return Action(
         row.id, row.alert, row.monitor, codec.policy_in(row.policy), row.request_id,
-        ActionState(row.state), row.event_us, row.result, row.attempts, row.time,
+        ActionState(row.state), row.event_us, row.result, row.attempts, row.time, row.why,
     )  # fmt: skip

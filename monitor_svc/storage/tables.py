@@ -129,6 +129,7 @@ actions = Table(
     Column("attempts", Integer, nullable=False),
     Column("due", UtcDateTime, nullable=False),
     Column("time", UtcDateTime, nullable=True),
+    Column("why", Text, nullable=False, server_default=""),
     Index("ix_actions_state_due", "state", "due"),
 )
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import grpc
@@ -27,7 +28,10 @@ from modelyard.training.v1 import training_pb2, training_pb2_grpc
 from pydantic import SecretStr
 
 from monitor_svc.__main__ import MonitorSettings, build
-from service_kit.channels import calling, open_channel
+from monitor_svc.domain.alerts import Action, ActionState, Alert, AlertKind, AlertState
+from monitor_svc.domain.monitors import Monitor, Policy, Response, Severity
+from monitor_svc.peers import Retraining, Rollback
+from service_kit.channels import Peers, calling, open_channel
 from service_kit.errors import AlreadyExists, InvalidArgument, NotFound
 from service_kit.server import ServiceServer
 from service_kit.streams import Event, EventStreams
@@ -284,6 +288,37 @@ def test_each_retraining_has_the_end_of_its_own_window(running: Running):
     assert {run.trigger.source for run in running.peer.runs} == {alert.name}
     assert {run.trigger.kind for run in running.peer.runs} == {training_pb2.Trigger.KIND_DRIFT}
     assert all("temp" in run.trigger.reason for run in running.peer.runs)
+
+
+def test_what_is_asked_again_is_the_same_although_the_alert_has_changed(
+    peer: tuple[Peer, str], tmp_path: Path
+):
+    settings = MonitorSettings(
+        service="monitoring", home=tmp_path, service_token=SecretStr("s" * 64),
+        peers=dict.fromkeys(("training", "serving"), peer[1]),
+    )  # fmt: skip
+    peers = Peers(settings)
+    watched = Monitor("drift", "endpoints/late")
+    alert = Alert(
+        "a1", "drift", AlertKind.DRIFT, Severity.CRITICAL, AlertState.OPEN, "temp drifts",
+        ("temp",), START, datetime(2026, 6, 1, tzinfo=UTC),
+    )  # fmt: skip
+    for response, execute in (
+        (Response.RETRAIN, Retraining(peers)), (Response.ROLLBACK, Rollback(peers)),
+    ):  # fmt: skip
+        policy = Policy(Severity.WARNING, response, pipeline="pipelines/late")
+        action = Action(
+            response.value, "a1", "drift", policy, "a1", ActionState.PENDING, START,
+            why=alert.summary,
+        )  # fmt: skip
+        for summary in ("temp drifts", "temp and wind drift"):
+            execute(action, dataclasses.replace(alert, summary=summary), watched)
+    peers.close()
+    first, second = peer[0].runs
+    assert first == second
+    assert (first.request_id, first.trigger.reason) == ("a1", "temp drifts")
+    assert peer[0].rollbacks[0] == peer[0].rollbacks[1]
+    assert peer[0].rollbacks[0].request_id == "a1"
 
 
 def test_outcomes_become_performance(running: Running):

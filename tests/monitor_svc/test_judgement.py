@@ -107,6 +107,15 @@ def test_a_responder_that_died_is_followed_by_one_with_the_same_key(house: House
     assert house.executors[Response.RETRAIN].asked == [house.alerts()[0].id]
 
 
+def test_an_action_keeps_why_it_was_asked_for(house: House):
+    house.create(monitor(), reference_rows())
+    _run(house, [2.0, 2.0])
+    first = house.alerts()[0].summary
+    _run(house, [2.0, 2.0, 2.0], first=3)
+    assert house.alerts()[0].summary != first
+    assert {action.why for action in house.actions()} == {first}
+
+
 def test_small_windows_are_skipped(house: House):
     house.create(monitor(min_rows=1_000), reference_rows())
     _run(house, [3.0] * 3)

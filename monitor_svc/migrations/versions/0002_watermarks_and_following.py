@@ -1,4 +1,4 @@
-"""What a jump of the watermark is held against; which version a reference belongs to."""
+"""What speaks for a jump of the watermark; whose the reference is; why an action was asked for."""
 
 from __future__ import annotations
 
@@ -22,3 +22,4 @@ def upgrade() -> None:
         sa.Column("following_due", UtcDateTime),
     ):
         op.add_column("monitors", column)
+    op.add_column("actions", sa.Column("why", sa.Text, nullable=False, server_default=""))
