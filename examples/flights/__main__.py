@@ -20,7 +20,7 @@ def main(
         ".modelyard/demo"
     ),
     port: Annotated[int, typer.Option(help="Port of the gateway; others lie above it.")] = 8080,
-    fast: Annotated[bool, typer.Option("--fast", help="One month of traffic, not five.")] = False,
+    fast: Annotated[bool, typer.Option("--fast", help="Forty days of traffic, not five months.")] = False,
     keep: Annotated[
         bool | None,
         typer.Option(help="Leave the suite up at the end; by default on a terminal only."),

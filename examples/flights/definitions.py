@@ -254,10 +254,11 @@ def endpoint() -> Json:
 
 
 def monitor(training_set: str, pace: Pace) -> Json:
-    """What is watched: the inputs by week, against the data that the model has learned from."""
+    """What is watched: the inputs by week, against what the version that answers learned from."""
     return {
         "endpoint": ENDPOINT,
         "reference_training_set": training_set,
+        "follow_champion": True,
         "features": list(MODEL_FEATURES),
         "detectors": [{"detector": "psi"}, {"detector": "ks", "config": {"threshold": 0.2}}],
         "window": _seconds(timedelta(days=7)),

@@ -14,7 +14,7 @@ from rich.table import Table
 from client.sdk import Client
 from examples.flights.definitions import ENDPOINT, MODEL, MONITOR
 from examples.flights.drive import Asked, Ledger
-from examples.flights.watch import Watch, day, shortened, word
+from examples.flights.watch import Watch, day, number, shortened, word
 
 Json = dict[str, Any]
 
@@ -77,7 +77,8 @@ def rollouts_table(watch: Watch) -> Table:
 
 def alerts_table(watch: Watch) -> Table:
     """Each alert and what was done about it."""
-    table = Table("window until", "severity", "kind", "features", "responses", title="Alerts")
+    table = Table("window until", "severity", "kind", "features", "responses", "now")
+    table.title = "Alerts"
     for alert in watch.alerts:
         done = [
             f"{word(action['response']).lower()} {action['state'].lower()}"
@@ -89,6 +90,21 @@ def alerts_table(watch: Watch) -> Table:
             alert["kind"],
             shortened(", ".join(alert["features"]), 60),
             shortened(", ".join(f"{each} ({done.count(each)})" for each in dict.fromkeys(done))),
+            word(alert["state"]).lower() + (f": {alert['comment']}" if alert["comment"] else ""),
+        )
+    return table
+
+
+def references_table(watch: Watch) -> Table:
+    """What the drift was held against, and from which window on."""
+    table = Table("windows from", "version", "training set", "rows", title="Drift references")
+    for monitor in watch.references:
+        since = monitor.get("reference_since")
+        table.add_row(
+            day(since) if since else "the first",
+            f"v{number(monitor['reference_model_version'])}",
+            shortened(monitor["reference_training_set"], 26),
+            monitor["reference_state"],
         )
     return table
 
@@ -171,8 +187,3 @@ def average_precision(labels: NDArray[Any], scores: NDArray[Any]) -> float:
     hits = np.cumsum(ranked)
     precision = hits / np.arange(1, len(ranked) + 1)
     return float((precision * ranked).sum() / max(hits[-1], 1))
-
-
-def number(name: str) -> int:
-    """The number of a version."""
-    return int(name.rpartition("/")[2])

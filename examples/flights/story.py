@@ -63,7 +63,7 @@ class Script:
 FULL = Script()
 FAST = Script(
     start=datetime(2013, 6, 3, tzinfo=UTC),
-    end=datetime(2013, 7, 6, tzinfo=UTC),
+    end=datetime(2013, 7, 13, tzinfo=UTC),
     fault_by=datetime(2013, 6, 29, tzinfo=UTC),
     pace=Pace(persistence=2, step_samples=200),
 )
@@ -80,6 +80,7 @@ class Outcome:
     alerts: list[Json] = field(default_factory=list)
     runs: list[Json] = field(default_factory=list)
     rollouts: list[Json] = field(default_factory=list)
+    references: list[Json] = field(default_factory=list)
     ledger: Ledger = field(default_factory=Ledger)
 
     @property
@@ -90,11 +91,13 @@ class Outcome:
     @property
     def missing(self) -> list[str]:
         """What did not happen and should have."""
-        promoted = any(each["state"] == "STATE_PROMOTED" for each in self.rollouts)
+        promoted = {r["model_version"] for r in self.rollouts if r["state"] == "STATE_PROMOTED"}
+        followed = {each["reference_model_version"] for each in self.references}
         wanted = {
             "drift was alerted": any(each["kind"] == "drift" for each in self.alerts),
             "drift started a retraining": bool(self.drift_runs),
-            "a good challenger was promoted": promoted,
+            "a good challenger was promoted": bool(promoted),
+            "the drift reference followed a promotion": bool(promoted & followed),
             "the gate refused the broken challenger": (
                 self.broken_run.get("state") == "STATE_REFUSED"
             ),
@@ -220,6 +223,7 @@ class Story:
         watch, ledger, console = self.watch, self.outcome.ledger, self.console
         console.print(report.versions_table(self.client, watch))
         console.print(report.alerts_table(watch))
+        console.print(report.references_table(watch))
         console.print(report.rollouts_table(watch))
         console.print(report.traffic_table(self.client, watch))
         console.print(report.quality_table(report.qualities(self.client), ledger))
@@ -235,6 +239,7 @@ class Story:
         self.watch.poll()
         self._hold("a run is under way", lambda: self.watch.training)
         self._hold("a challenger is being loaded", lambda: self.watch.loading)
+        self._hold("the drift reference follows", lambda: self.watch.following)
         due = self.watch.promoted() or tick.time >= self.script.fault_by
         if due and not self.outcome.broken_run and not self.watch.rolling_out:
             history.catch_up(tick.time, at_once=True)
@@ -266,15 +271,19 @@ class Story:
         """Waits for what is still under way, and keeps what the story came to."""
         deadline = time.monotonic() + LAST_WORDS
         self.watch.poll(at_once=True)
-        while (self.watch.training or self.watch.rolling_out) and time.monotonic() < deadline:
+        while self._under_way() and time.monotonic() < deadline:
             time.sleep(0.2)
             self.watch.poll()
         outcome = self.outcome
         outcome.alerts, outcome.runs = self.watch.alerts, self.watch.runs
-        outcome.rollouts = self.watch.rollouts
+        outcome.rollouts, outcome.references = self.watch.rollouts, self.watch.references
         for rollout in self.watch.rollouts:
             if rollout["name"] == outcome.broken_rollout.get("name"):
                 outcome.broken_rollout = rollout
+
+    def _under_way(self) -> bool:
+        watch = self.watch
+        return watch.training or watch.rolling_out or watch.following
 
     def _run_to_end(self, request: Json) -> Json:
         name = self.client.post(f"{PIPELINE}:run", request)["name"]

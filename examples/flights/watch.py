@@ -45,6 +45,9 @@ class Watch:
         self.runs: list[Json] = []
         self.rollouts: list[Json] = []
         self.alerts: list[Json] = []
+        self.monitor: Json = {}
+        self.references: list[Json] = []
+        """The monitor as it was when its reference became another version's, oldest first."""
 
     @property
     def training(self) -> bool:
@@ -60,6 +63,11 @@ class Watch:
     def rolling_out(self) -> bool:
         """Whether a rollout is under way."""
         return any(each["state"] not in ENDED_ROLLOUT for each in self.rollouts)
+
+    @property
+    def following(self) -> bool:
+        """Whether the monitor's reference is to become that of another version."""
+        return bool(self.monitor.get("follow_status"))
 
     def promoted(self) -> list[Json]:
         """Rollouts whose challenger became the champion."""
@@ -87,6 +95,7 @@ class Watch:
             self._tell_run(run)
         for rollout in self.rollouts:
             self._tell_rollout(rollout)
+        self._look_at_reference()
         self._next = time.monotonic() + POLL
 
     def _listing(self, path: str, listed: str) -> list[Json]:
@@ -98,13 +107,30 @@ class Watch:
                 raise
             return []
 
+    def _look_at_reference(self) -> None:
+        """Tells whose the reference is, and since when by the windows' time."""
+        try:
+            self.monitor = self._client.get(MONITOR)
+        except ProblemError as error:
+            if error.status != NOT_FOUND:
+                raise
+            return
+        version = self.monitor["reference_model_version"]
+        known = self.references[-1]["reference_model_version"] if self.references else ""
+        if version != known:
+            self.references.append(self.monitor)
+            since = self.monitor.get("reference_since")
+            text = f"from {day(since)} on" if since else "from the first window on"
+            self._say("alert", f"drift is held against the data of v{number(version)} {text}")
+
     def _tell_alert(self, alert: Json) -> None:
         name, state = alert["name"], f"{alert['severity']} {alert['state']}"
         if self._seen.states.get(name) != state:
             self._seen.states[name] = state
             severity = word(alert["severity"]).lower()
             if alert["state"] == "STATE_RESOLVED":
-                self._say("alert", f"{severity} {alert['kind']} alert is over")
+                why = f": {alert['comment']}" if alert["comment"] else ""
+                self._say("alert", f"{severity} {alert['kind']} alert is over{why}")
             else:
                 self._say("alert", f"{severity} {alert['kind']}: {shortened(alert['summary'])}")
         for action in alert["actions"]:
@@ -140,7 +166,7 @@ class Watch:
 
     def _tell_rollout(self, rollout: Json) -> None:
         name, events = rollout["name"], rollout["events"]
-        version = f"v{rollout['model_version'].rpartition('/')[2]}"
+        version = f"v{number(rollout['model_version'])}"
         for event in events[self._seen.events.get(name, 0) :]:
             reasons = "; ".join(event["reasons"][:MOST_REASONS])
             at = f" after {event['samples']} labels" if int(event["samples"]) else ""
@@ -153,6 +179,11 @@ def short(name: str) -> str:
     """A run by the end of its id: `run …c3f95c`."""
     kind, _, own = name.rpartition("/")
     return f"{kind.rpartition('/')[2].removesuffix('s')} …{own[-6:]}"
+
+
+def number(name: str) -> int:
+    """The number of a version."""
+    return int(name.rpartition("/")[2])
 
 
 def word(value: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 import urllib.parse
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import httpx
 import pytest
@@ -122,6 +122,24 @@ def test_the_good_challenger_is_promoted_step_by_step(client: Client, story: Out
     assert [(each["model_version"], each["weight"]) for each in traffic["variants"]] == [
         (rollout["model_version"], 100)
     ]
+
+
+def test_the_reference_follows_the_promotion(client: Client, story: Outcome) -> None:
+    first, second = story.references
+    assert first["reference_model_version"] == f"{MODEL}/versions/1"
+    assert first["reference_training_set"] == story.first_run["training_set"]
+    assert "reference_since" not in first
+    promoted = next(each for each in story.rollouts if each["state"] == "STATE_PROMOTED")
+    assert second["reference_model_version"] == promoted["model_version"]
+    lineage = client.get(promoted["model_version"])["lineage"]
+    assert second["reference_training_set"] == lineage["training_set"]
+    # By the replay's time, not by ours: a Monday, after the drift and once the new one answered.
+    since = datetime.fromisoformat(second["reference_since"])
+    alert = next(each for each in story.alerts if each["kind"] == "drift")
+    assert datetime.fromisoformat(alert["event_time"]) < since <= FAST.end + timedelta(days=7)
+    assert since.weekday() == 0
+    assert alert["state"] == "STATE_RESOLVED"
+    assert promoted["model_version"] in alert["comment"]
 
 
 def test_the_broken_challenger_is_refused_and_rolled_back(client: Client, story: Outcome) -> None:

@@ -221,6 +221,11 @@ def test_own_quality_counts_labelled_predictions_by_the_month_of_their_week() ->
 
 def test_what_did_not_happen_is_said() -> None:
     outcome = Outcome()
-    assert len(outcome.missing) == 5
+    assert len(outcome.missing) == 6
+    outcome.rollouts = [{"state": "STATE_PROMOTED", "model_version": "models/late/versions/2"}]
+    outcome.references = [{"reference_model_version": "models/late/versions/1"}]
+    assert "the drift reference followed a promotion" in outcome.missing
+    outcome.references.append({"reference_model_version": "models/late/versions/2"})
+    assert "the drift reference followed a promotion" not in outcome.missing
     outcome.broken_run = {"state": "STATE_REFUSED"}
     assert "the gate refused the broken challenger" not in outcome.missing
