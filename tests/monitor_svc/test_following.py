@@ -387,3 +387,8 @@ def test_a_far_future_row_does_not_put_off_the_switch(following: House):
     following.follower.run_once()
     moved = following.monitor()
     assert (moved.reference_version, moved.since_us) == (SECOND, START + 5 * DAY)
+    # Its window belongs to the new epoch from here on, and is not listed as one of the old.
+    following.predict(predictions(2, START + 120 * DAY, seed=501, version=SECOND))
+    with following.transactions() as store:
+        ahead = [w for w in store.open_windows("drift", None) if w.start_us >= moved.since_us]
+    assert [(w.epoch, w.row_count) for w in ahead] == [(2, 2)]
