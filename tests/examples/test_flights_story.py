@@ -54,6 +54,9 @@ class Suite:
     def list(self, path: str, field: str) -> list[Any]:
         return list(reversed(self.listings.get(field, [])))
 
+    def get(self, name: str) -> dict[str, Any]:
+        return {"name": name, "reference_model_version": ""}
+
     def of(self, kind: str) -> list[Any]:
         return [body for each, _, body in self.calls if each == kind]
 
