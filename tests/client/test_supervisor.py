@@ -40,7 +40,7 @@ def child(tmp_path: Path, command: tuple[str, ...]) -> Child:
     return Child(ProcessSpec("part", command, os.environ, 1), tmp_path / "logs" / "part.log")
 
 
-def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "did not happen in time"
