@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -125,7 +126,7 @@ def test_what_a_process_has_started_is_killed_before_it_is_started_again(tmp_pat
     part = child(tmp_path, (sys.executable, "-c", script))
     part.start()
     until(lambda: listens(port))
-    first = int(part.tail().split()[-1])
+    (first,) = map(int, re.findall(r"worker (\d+)", part.tail(1_000)))
     os.kill(part.pid, signal.SIGKILL)
     until(part.ended)
     assert alive(first), "otherwise this test shows nothing"
