@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 
 READY := $(VENV)/.ready
+CLIENTS := $(VENV)/clients/.ready
 STUBS := contracts/gen/modelyard/descriptors.binpb
 PROTOS := $(shell find contracts/modelyard contracts/inference -name '*.proto')
 
@@ -14,7 +15,7 @@ TYPED := bench client contracts experiment_svc feature_svc gateway monitor_svc r
 	service_kit serving_svc training_svc
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench check lint types imports torch proto openapi clean
+.PHONY: help setup demo test bench check lint types imports torch clients proto openapi clean
 
 help: ## say what can be made
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -24,7 +25,7 @@ setup: $(READY) $(STUBS) ## put everything into .venv
 demo: setup ## walk the closed loop on a year of real flights
 	$(BIN)/python -m examples.flights
 
-test: check ## check the code, then run all tests
+test: check clients ## check the code, then run all tests
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not ray and not e2e"
 	$(BIN)/python -m pytest -m "ray or e2e"
 
@@ -42,6 +43,8 @@ imports: setup
 
 torch: setup ## add PyTorch, for the tests and trainers that want it
 	$(BIN)/python -m pip install --quiet torch==2.13.0
+
+clients: $(CLIENTS) ## make the environment of tritonclient and KServe's client, for the tests
 
 proto: setup ## generate the stubs of the contracts
 	$(BIN)/python -m contracts.generate
@@ -65,6 +68,13 @@ $(READY): pyproject.toml constraints.txt contracts/build_hook.py
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode \
 		-c constraints.txt -e '.[all,demo,dev]'
+	touch $@
+
+# What these clients need does not fit what the suite needs.
+$(CLIENTS): $(READY) tests/gateway/clients/requirements.txt
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)/clients
+	$(BIN)/uv pip install --quiet --python $(VENV)/clients/bin/python --compile-bytecode \
+		--no-deps -r tests/gateway/clients/requirements.txt
 	touch $@
 
 $(STUBS): $(READY) $(PROTOS) contracts/generate.py

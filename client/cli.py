@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from client.cli_models import models
 from client.errors import ModelyardError
 from client.sdk import Client
 from client.suite.plan import SuiteSettings
@@ -21,6 +23,7 @@ from client.suite.supervisor import (
     gateway_readiness,
     running_suite,
     stop_running,
+    suites_below,
 )
 
 app = typer.Typer(
@@ -99,7 +102,18 @@ def show_addresses(settings: SuiteSettings, seconds: float) -> None:
 @app.command()
 def down(home: HomeOption = DEFAULT_HOME) -> None:
     """Stop the suite that runs in this home."""
-    out.print("stopped" if stop_running(home.resolve()) else "no suite runs here")
+    out.print(
+        "stopped" if stop_running(home.resolve()) else none_here("down", home), soft_wrap=True
+    )
+
+
+def none_here(command: str, home: Path) -> str:
+    """Says that no suite runs in a home, and how to reach those below it."""
+    below = suites_below(home)
+    if not below:
+        return f"no suite runs in {home}: start one with `modelyard up`"
+    lines = [f"  modelyard {command} --home {each}" for each in below]
+    return "\n".join([f"no suite runs in {home}, but below it:", *lines])
 
 
 @app.command()
@@ -107,7 +121,7 @@ def status(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None
     """Say what runs and whether it is ready."""
     state = running_suite(home.resolve())
     if state is None:
-        err.print("no suite runs here: start one with `modelyard up`")
+        err.print(none_here("status", home), soft_wrap=True)
         raise typer.Exit(1)
     if as_json:
         out.print_json(json.dumps(state))
@@ -150,6 +164,47 @@ def predict(
         answer = client.predict(endpoint, [given], return_features=True)
         out.print_json(json.dumps(answer[0]))
 
+
+@app.command()
+def shadows(
+    endpoint: Annotated[str, typer.Argument(help="Id of the endpoint.")],
+    hours: Annotated[float, typer.Option(help="How far back to look.")] = 24.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Hold what shadows score against what is answered."""
+    end = datetime.now(UTC)
+    with Client() as client:
+        found = client.compare_shadows(endpoint, start=end - timedelta(hours=hours), end=end)
+    if as_json:
+        out.print_json(json.dumps(found))
+        return
+    heads = ("shadow", "answered", "rows", "same class", "equal", "mean difference (95 %)")
+    table = Table(*heads, "RMSE", "Pearson", "Spearman", "failed", "p50 ms", "answer ms")
+    for each in found["comparisons"]:
+        table.add_row(*_comparison(each))
+    out.print(table)
+    if found["truncated"]:
+        out.print(f"from {found['start_time']} on: the window has more rows than one look reads")
+
+
+def _comparison(each: dict[str, Any]) -> list[str]:
+    def number(name: str, form: str = ".4g") -> str:
+        return format(each[name], form) if each.get(name) is not None else "-"
+
+    def median(name: str) -> str:
+        return format(each[name]["p50_us"] / 1e3, ".2f") if each.get(name) else "-"
+
+    ends = [number(f"mean_difference_{end}") for end in ("lower", "upper")]
+    return [
+        *(each["variant"], each["answered_variant"], str(each["rows"])),
+        *(number("class_agreement", ".2%"), number("exact_agreement", ".2%")),
+        f"{number('mean_difference')} [{', '.join(ends)}]",
+        *(number("rmse"), number("pearson"), number("spearman"), str(each["failures"])),
+        *(median("latency"), median("answered_latency")),
+    ]
+
+
+app.add_typer(models, name="models")
 
 plugins = typer.Typer(help="Plugins: what is installed and whether it works.")
 app.add_typer(plugins, name="plugins")

@@ -10,6 +10,18 @@ class ModelyardError(Exception):
     """Anything that went wrong between the SDK and the suite."""
 
 
+class ConversionRefused(ModelyardError):  # noqa: N818 - named for what happened
+    """A model file was not registered, for it could not be made into a form that answers alike.
+
+    Attributes:
+        conversion: The conversion, with its `parity_reports`.
+    """
+
+    def __init__(self, conversion: dict[str, Any]) -> None:
+        super().__init__(f"{conversion['name']} has {conversion['state']}: {conversion['reason']}")
+        self.conversion = conversion
+
+
 @dataclass(frozen=True)
 class Violation:
     """One field of a request that was refused, and why."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import json
 import os
 import random
+import re
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,6 +24,9 @@ Json = dict[str, Any]
 
 MOST_BYTES = 24 * 1024 * 1024
 """Most bytes of rows in one call."""
+
+CHUNK = 1 << 20
+"""Bytes of an artifact in one message."""
 
 RETRIED = frozenset({502, 503, 504})
 ATTEMPTS = 4
@@ -66,40 +72,47 @@ class Client:
         self,
         method: str,
         path: str,
-        body: Json | None = None,
+        body: Json | bytes | None = None,
         *,
         params: Mapping[str, Any] | None = None,
         timeout: float | None = None,
         keyed: bool = True,
         repeatable: bool = True,
+        headers: Mapping[bytes, bytes] | None = None,
     ) -> Json:
         """Calls a route and returns the answer's JSON.
 
         Args:
             method: HTTP method.
             path: Path of the route.
-            body: JSON body.
+            body: JSON body, or the bytes of one with a message on each line.
             params: Query parameters.
             timeout: Longest time for the call, in seconds.
             keyed: False for a call that may be repeated as it is: the server then keeps no record
                 of its idempotency key.
             repeatable: False for a call that must not arrive twice and has no key.
+            headers: Further headers.
 
         Raises:
             ProblemError: The gateway refused the call.
             ModelyardError: The gateway could not be reached.
         """
-        headers = {"idempotency-key": str(uuid.uuid4())} if keyed and method != "GET" else {}
+        sent = dict(headers or {})
+        if keyed and method != "GET":
+            sent[b"idempotency-key"] = str(uuid.uuid4()).encode()
+        content: Json = {"content" if isinstance(body, bytes) else "json": body}
+        if isinstance(body, bytes):
+            sent[b"content-type"] = b"application/x-ndjson"
         for attempt in range(ATTEMPTS):
             last = attempt == ATTEMPTS - 1
             try:
                 answer = self._http.request(
                     method,
                     path,
-                    json=body,
                     params=params,
-                    headers=headers,
+                    headers=sent,
                     timeout=timeout or self._http.timeout,
+                    **content,
                 )
             except httpx.TransportError as error:
                 never_sent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
@@ -126,7 +139,8 @@ class Client:
 
     def create(self, collection: str, resource_id: str, resource: Json) -> Json:
         """Creates a resource, for example `create("endpoints", "late-arrival", {...})`."""
-        kind = collection.rpartition("/")[2].removesuffix("s")
+        plural = collection.rpartition("/")[2]
+        kind = re.sub("[A-Z]", lambda found: f"_{found[0].lower()}", plural.removesuffix("s"))
         return self.call("POST", f"/v1/{collection}", resource, params={f"{kind}_id": resource_id})
 
     def list(self, path: str, field: str, **params: Any) -> Iterator[Json]:
@@ -175,6 +189,7 @@ class Client:
         inputs: Mapping[str, tuple[str, Sequence[Any]]],
         *,
         event_time: datetime | None = None,
+        routing_key: str | None = None,
     ) -> Json:
         """Asks by the Open Inference Protocol (V2).
 
@@ -183,14 +198,18 @@ class Client:
             inputs: Datatype and values by name, one value a row: `("FP64", [1.0, 2.0])`,
                 `("BYTES", ["UA", "DL"])`.
             event_time: When what is predicted about happens; now when absent.
+            routing_key: Unit that the traffic split sticks to, in all rows.
         """
         tensors = [
             {"name": name, "datatype": kind, "shape": [len(values)], "data": list(values)}
             for name, (kind, values) in inputs.items()
         ]
-        body: Json = {"inputs": tensors}
+        parameters: Json = {}
         if event_time is not None:
-            body["parameters"] = {"event_time": event_time.isoformat()}
+            parameters["event_time"] = event_time.isoformat()
+        if routing_key is not None:
+            parameters["routing_key"] = routing_key
+        body: Json = {"inputs": tensors} | ({"parameters": parameters} if parameters else {})
         return self.call("POST", f"/v2/models/{model}/infer", body)
 
     def predict(
@@ -200,12 +219,22 @@ class Client:
         *,
         event_times: Sequence[datetime] | None = None,
         return_features: bool = False,
+        routing_key: str | None = None,
     ) -> Sequence[Json]:
         """Predicts for instances of entity keys and request-time features.
 
+        Args:
+            endpoint: Id of the endpoint.
+            instances: One object a row.
+            event_times: When the things predicted about happen; now when absent.
+            return_features: Whether the inputs come back.
+            routing_key: Unit that the traffic split sticks to, in all rows; goes as the header
+                `x-routing-key`.
+
         Returns:
             One prediction an instance: `prediction_id`, `outputs`, `variant`,
-            `model_version`, `fallback` and, when asked for, `features`.
+            `model_version`, `fallback`, where answers are kept `cached`, and, when asked for,
+            `features`.
         """
         body: Json = {"instances": [dict(each) for each in instances]}
         if event_times is not None:
@@ -213,9 +242,42 @@ class Client:
         if return_features:
             body["return_features"] = True
         path = f"/v1/endpoints/{endpoint}:predict"
-        answer = self.call("POST", path, body, keyed=False, repeatable=False)
+        headers = {b"x-routing-key": routing_key.encode()} if routing_key is not None else None
+        answer = self.call("POST", path, body, keyed=False, repeatable=False, headers=headers)
         predictions: Sequence[Json] = answer["predictions"]
         return predictions
+
+    def compare_shadows(
+        self,
+        endpoint: str,
+        *,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        threshold: float | None = None,
+        tolerance: float | None = None,
+    ) -> Json:
+        """Holds what shadows scored against what was answered.
+
+        Args:
+            endpoint: Id of the endpoint.
+            start: Predictions asked for from then on; a day before `end` when absent.
+            end: Predictions asked for before then; now when absent.
+            threshold: Scores from it on are of the one class; 0.5 when absent.
+            tolerance: Greatest difference of scores that count as equal; 1e-6 when absent.
+
+        Returns:
+            `comparisons`, one for each shadow and who answered (rows, agreement, differences with
+            a 95 % interval, correlations, failures, latencies), the window and whether it was
+            `truncated`.
+        """
+        given = {
+            "start_time": start.isoformat() if start else None,
+            "end_time": end.isoformat() if end else None,
+            "threshold": threshold,
+            "tolerance": tolerance,
+        }
+        params = {name: value for name, value in given.items() if value is not None}
+        return self.call("GET", f"/v1/endpoints/{endpoint}:compareShadows", params=params)
 
     def record_outcomes(self, outcomes: Iterable[tuple[str, float, datetime]]) -> int:
         """Reports what came of predictions.
@@ -229,6 +291,46 @@ class Client:
         ]
         answer = self.post("outcomes", {"metric": "label", "outcomes": listed})
         return int(answer.get("accepted_count", 0))
+
+    def write_artifact(self, content: bytes, *, timeout: float = 300.0) -> str:
+        """Stores content under its hash; gives its name, `artifacts/{sha256}`."""
+        digest = hashlib.sha256(content).hexdigest()
+        lines = [
+            {"chunk": base64.b64encode(content[at : at + CHUNK]).decode()}
+            for at in range(0, max(len(content), 1), CHUNK)
+        ]
+        lines[0]["sha256"] = digest
+        body = "".join(f"{json.dumps(line)}\n" for line in lines).encode()
+        # Writing the same bytes again gives the same artifact.
+        stored = self.call("POST", "/v1/artifacts:write", body, timeout=timeout, keyed=False)
+        return str(stored["name"])
+
+    def register_model(self, model: str, file: str | Path, sample: Any, **options: Any) -> Json:
+        """Registers a model file as a version, converted where that is possible.
+
+        The file and the sample are stored; a conversion makes the file to ONNX and compares both
+        on the sample; the version is registered with all files and the report. What no converter
+        takes is registered in its own format, and the report says so.
+
+        Args:
+            model: Id of the model; created when missing.
+            file: The model file; its ending tells its format unless `format` does.
+            sample: Rows for the model (Arrow table or pandas frame), a column for each input in the
+                model's order. With columns `modelyard.prediction` (what the model says where it was
+                trained) and `modelyard.label`, where they are known.
+            options: As `client.registering.Registration` has them: `format`, `convert`, `quantize`,
+                `tolerance`, `outputs`, `owner`, `version`, ...
+
+        Returns:
+            The version.
+
+        Raises:
+            ConversionRefused: The converted file answers otherwise, or can't be made at all.
+            ProblemError: The registry refuses the version.
+        """
+        from client.registering import Registration, register
+
+        return register(self, model, Path(file), sample, Registration(**options))
 
     def wait(self, name: str, *, until: Iterable[str], timeout: float = 600.0) -> Json:
         """Polls a resource until its `state` is one of `until`.
@@ -275,13 +377,18 @@ def parts_of(table: Any) -> Iterator[Any]:
 
 def arrow_body(table: Any) -> Json:
     """Encodes an Arrow table or a pandas frame as the contract's `Table`."""
+    return {"arrow_ipc": base64.b64encode(arrow_bytes(as_arrow(table))).decode()}
+
+
+def arrow_bytes(table: Any) -> bytes:
+    """An Arrow table as an IPC stream."""
     import pyarrow as pa
 
-    table = as_arrow(table)
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
-    return {"arrow_ipc": base64.b64encode(sink.getvalue()).decode()}
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
 
 
 def local_api_key() -> str | None:

@@ -6,6 +6,8 @@ from service_kit.server import Application, run
 from service_kit.settings import ServiceSettings
 
 GROUP = "experiments"
+#: Seconds that events gather: a transaction costs more than its events.
+GATHER_S = 0.3
 
 
 def build(settings: ServiceSettings) -> Application:
@@ -41,8 +43,13 @@ def build(settings: ServiceSettings) -> Application:
             )
         ],
         background=[
-            StreamConsumer(engine, consumed, streams, GROUP, "exposures", intake.exposures),
-            StreamConsumer(engine, consumed, streams, GROUP, "outcomes", intake.outcomes),
+            *(
+                StreamConsumer(engine, consumed, streams, GROUP, stream, handle, gather=GATHER_S)
+                for stream, handle in (
+                    ("exposures", intake.exposures),
+                    ("outcomes", intake.outcomes),
+                )
+            ),
             Upkeep(engine, Retention(clock)),
             AnswerUpkeep(engine, idempotency, clock),
         ],

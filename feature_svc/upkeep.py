@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-import logging
-import threading
-
 from sqlalchemy import Engine
 
 from feature_svc.history import ParquetHistory
 from feature_svc.storage import SqlRecords
 from service_kit.database import reading
+from service_kit.periodic import Periodic
 
 SECONDS_BETWEEN = 3_600.0
-_log = logging.getLogger(__name__)
 
 
-class Upkeep:
+class Upkeep(Periodic):
     """Tidies up at the start and every hour."""
 
     def __init__(self, engine: Engine, store: ParquetHistory) -> None:
+        super().__init__("upkeep", SECONDS_BETWEEN)
         self._engine = engine
         self._store = store
-        self._stopping = threading.Event()
 
-    def start(self) -> None:
-        """Begins, in a thread of its own."""
-        threading.Thread(target=self._run, name="upkeep", daemon=True).start()
-
-    def stop(self) -> None:
-        """Ends."""
-        self._stopping.set()
+    def work(self) -> bool:
+        """Tidies up."""
+        self.tidy()
+        return False
 
     def tidy(self) -> None:
         """Deletes what is no longer of use."""
@@ -41,12 +35,3 @@ class Upkeep:
             }
         for source, names in used.items():
             self._store.sweep(source, names)
-
-    def _run(self) -> None:
-        while True:
-            try:
-                self.tidy()
-            except Exception:
-                _log.exception("upkeep failed")
-            if self._stopping.wait(SECONDS_BETWEEN):
-                return

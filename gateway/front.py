@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from opentelemetry.trace import SpanKind
-from prometheus_client import Counter
 
 from gateway.http import BEGAN, REQUEST_ID, ROUTE, Receive, Scope, Send, header, problem_reply
 from service_kit import metrics, telemetry
@@ -24,7 +23,8 @@ MOST_HEADER_BYTES = 32 * 1024
 #: Header of every answer.
 NOSNIFF = (b"x-content-type-options", b"nosniff")
 _UNROUTED = "unrouted"
-_API = ("/v1/", "/v2")
+_V2 = "/v2"
+_API = ("/v1/", _V2)
 _PROBES = "/v2/health/"
 _METHODS = frozenset(("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"))
 #: Answered even when the gateway is full: whoever watches must see that it is.
@@ -32,7 +32,9 @@ _ALWAYS = frozenset(("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready
 
 _log = logging.getLogger(__name__)
 _tracer = telemetry.tracer(__name__)
-_total = metrics.counter("http_requests_total", "HTTP requests.", ("route", "method", "status"))
+_total = metrics.quick_counter(
+    "http_requests_total", "HTTP requests.", ("route", "method", "status")
+)
 _seconds = metrics.quick_histogram(
     "http_request_seconds", "Time to the end of an answer.", ("route",)
 )
@@ -110,10 +112,10 @@ class Front:
             is_api = path.startswith(_API) and not path.startswith(_PROBES)
             await (self._api if is_api else self._pages)(scope, receive, answer)
         except DomainError as error:
-            await answer.fail(error)
+            await answer.fail(error, v2=path.startswith(_V2))
         except Exception:
             _log.exception("request failed", extra={"route": scope.get(ROUTE, _UNROUTED)})
-            await answer.fail(Internal("INTERNAL", "internal error"))
+            await answer.fail(Internal("INTERNAL", "internal error"), v2=path.startswith(_V2))
 
 
 def given_request_id(header: bytes) -> str:
@@ -130,7 +132,7 @@ def observe(route: str, method: str, status: int, began: float) -> None:
 
 
 @functools.lru_cache(maxsize=4_096)
-def _series(route: str, method: str, status: int) -> tuple[Counter, metrics.Durations]:
+def _series(route: str, method: str, status: int) -> tuple[metrics.Count, metrics.Durations]:
     return _total.labels(route, method, str(status)), _seconds.labels(route)
 
 
@@ -160,7 +162,7 @@ class _Answer:
             ]
         await self._send(message)
 
-    async def fail(self, error: DomainError) -> None:
+    async def fail(self, error: DomainError, *, v2: bool) -> None:
         """Answer with a problem, unless an answer has begun already."""
         if self.status == 0:
-            await problem_reply(error, self._request_id).send(self)
+            await problem_reply(error, self._request_id, v2=v2).send(self)

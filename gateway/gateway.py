@@ -18,9 +18,11 @@ from gateway.access.bootstrap import ensure_admin_key
 from gateway.access.files import read_hmac_secret
 from gateway.access.service import Door, KeyService
 from gateway.access.storage import ApiKeyTable
+from gateway.dataplane.cache import AnswerCache
 from gateway.dataplane.core import DataPlane
 from gateway.dataplane.direct import DirectPath
 from gateway.dataplane.entity_keys import EntityKeyLookup
+from gateway.dataplane.events import EventScoringServicer
 from gateway.dataplane.features import FeatureReader
 from gateway.dataplane.log import EventLog
 from gateway.dataplane.mirror import Mirror
@@ -46,6 +48,7 @@ from gateway.upstreams import Upstreams
 from service_kit import frames, transport
 from service_kit.clock import SystemClock
 from service_kit.database import make_engine, migrate
+from service_kit.interceptors import Identity
 from service_kit.methods import scope_of
 from service_kit.streams import EventStreams
 
@@ -88,7 +91,8 @@ class Gateway:
         self._pool = ReplicaPool(connect, frames.hello(self.settings))
         scorer = Scorer(self._pool)
         self.mirror = Mirror(preparer, scorer, self.event_log)
-        self.plane = DataPlane(scorer, preparer, self.mirror)
+        cache = AnswerCache(self.settings.cache_max_bytes)
+        self.plane = DataPlane(scorer, preparer, self.mirror, cache)
         self._direct = DirectPath(self.plane, self._pool)
         self.watcher = Watcher(serving.WatchDataPlane, self.plane, self._pool, "gateway")
 
@@ -146,7 +150,7 @@ class Gateway:
         address = self.settings.grpc_listen
         transport.require_safe(address, self.settings)
         server = grpc.aio.server(
-            interceptors=(DoorInterceptor(self.door),),
+            interceptors=(DoorInterceptor(self.door, Identity.of(self.settings)),),
             options=(*transport.OPTIONS, ("grpc.so_reuseport", 0)),
             maximum_concurrent_rpcs=self.settings.max_concurrent,
         )
@@ -155,6 +159,9 @@ class Gateway:
         )
         serving_pb2_grpc.add_PredictionServiceServicer_to_server(
             PredictionServicer(self.plane), server
+        )
+        dataplane_pb2_grpc.add_EventScoringServiceServicer_to_server(
+            EventScoringServicer(self.plane), server
         )
         health_pb2_grpc.add_HealthServicer_to_server(health.aio.HealthServicer(), server)
         port = _bound(lambda: self._add_port(server, address), address)

@@ -1,4 +1,7 @@
-"""The door of the gateway's own gRPC port: API keys, scopes, errors."""
+"""The door of the gateway's own gRPC port: API keys, scopes, errors.
+
+What the contracts call internal is for processes of the suite alone, who show its token.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,10 @@ import grpc
 from gateway.access.service import Door, key_of, require_scope
 from gateway.http import DEFAULT_DEADLINE_S, LONGEST_DEADLINE_S
 from service_kit import grpc_status, metrics, telemetry
+from service_kit.context import Caller
 from service_kit.errors import DomainError, Internal
-from service_kit.methods import scope_of
+from service_kit.interceptors import Identity
+from service_kit.methods import is_internal, scope_of
 
 #: Calls that anybody who reaches the port may make, as probes expect.
 _OPEN = (
@@ -32,10 +37,16 @@ _seconds = metrics.histogram("grpc_request_seconds", "Time to the answer.", ("me
 
 
 class DoorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
-    """Lets calls in whose key holds the method's scope, and makes statuses of errors."""
+    """Lets calls in whose key holds the method's scope, and makes statuses of errors.
 
-    def __init__(self, door: Door) -> None:
+    Args:
+        door: Knows the keys.
+        suite: Knows the processes of the suite.
+    """
+
+    def __init__(self, door: Door, suite: Identity) -> None:
         self._door = door
+        self._suite = suite
 
     async def intercept_service(
         self, continuation: Callable[[Any], Awaitable[Any]], details: Any
@@ -71,8 +82,7 @@ class DoorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             method.lstrip("/"), context=telemetry.extract(_texts(metadata))
         ):
             try:
-                key = key_of(_text(metadata, "authorization"), _text(metadata, "x-api-key"))
-                caller = await self._door.caller(key)
+                caller = await self._caller(method, metadata)
                 require_scope(caller, _PREDICT if method.startswith(_V2) else scope_of(method))
                 answer = await behavior(request, context)
             except DomainError as error:
@@ -86,6 +96,12 @@ class DoorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         if failure is not None:
             await _abort(context, failure)
         return answer
+
+    async def _caller(self, method: str, metadata: Mapping[str, Any]) -> Caller:
+        if is_internal(method):
+            return self._suite.caller(_texts(metadata))
+        key = key_of(_text(metadata, "authorization"), _text(metadata, "x-api-key"))
+        return await self._door.caller(key)
 
 
 async def _refuse(_: Any, context: grpc.aio.ServicerContext) -> None:
@@ -103,6 +119,15 @@ def time_left(context: grpc.aio.ServicerContext) -> tuple[float, float]:
     left = context.time_remaining()
     limit = DEFAULT_DEADLINE_S if left is None or left > LONGEST_DEADLINE_S else max(left, 0.0)
     return time.monotonic(), limit
+
+
+def metadata_value(context: grpc.aio.ServicerContext, name: bytes) -> bytes:
+    """The value that a call's metadata have under a name in lower case, or nothing."""
+    wanted = name.decode()
+    for key, value in context.invocation_metadata() or ():
+        if key == wanted:
+            return value.encode() if isinstance(value, str) else bytes(value)
+    return b""
 
 
 def _text(metadata: Mapping[str, Any], name: str) -> str:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import parse_qsl
 
-from gateway.problems import encode_problem, problem_headers, status_of
+from gateway.problems import encode_problem, encode_v2_problem, problem_headers, status_of
 from service_kit import telemetry
 from service_kit.context import Caller
 from service_kit.errors import DeadlineExceeded, DomainError, InvalidArgument
@@ -30,6 +30,8 @@ Header = tuple[bytes, bytes]
 
 JSON = (b"content-type", b"application/json")
 NDJSON = (b"content-type", b"application/x-ndjson")
+#: Headers of most answers.
+PLAIN: Sequence[Header] = (JSON,)
 #: Keys under which the front leaves things in the ASGI scope.
 REQUEST_ID, ROUTE = "modelyard.request_id", "modelyard.route"
 #: Key under which a faster way in leaves when a request arrived (monotonic seconds).
@@ -47,7 +49,7 @@ class Reply:
 
     body: bytes = b""
     status: int = 200
-    headers: Sequence[Header] = (JSON,)
+    headers: Sequence[Header] = PLAIN
     parts: AsyncGenerator[bytes, None] | None = None
 
     async def send(self, send: Send) -> None:
@@ -64,10 +66,11 @@ class Reply:
         await send({"type": "http.response.body", "body": self.body})
 
 
-def problem_reply(error: DomainError, request_id: str) -> Reply:
-    """An error as an answer."""
+def problem_reply(error: DomainError, request_id: str, *, v2: bool = False) -> Reply:
+    """An error as an answer; with `v2` as the Open Inference Protocol wants it, too."""
     trace_id, _ = telemetry.trace_ids()
-    body = encode_problem(error, trace_id=trace_id, request_id=request_id)
+    encode = encode_v2_problem if v2 else encode_problem
+    body = encode(error, trace_id=trace_id, request_id=request_id)
     return Reply(body, status_of(error), problem_headers(error))
 
 
@@ -115,6 +118,10 @@ class Exchange:
     def header(self, name: bytes) -> str:
         """A header's value (name in lower case), or an empty string."""
         return header(self.asgi, name)
+
+    def raw_header(self, name: bytes) -> bytes:
+        """A header's value (name in lower case) as it came, or nothing."""
+        return self.header(name).encode("latin-1")
 
     def query(self) -> list[tuple[str, str]]:
         """Query parameters in their order.

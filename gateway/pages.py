@@ -69,15 +69,22 @@ class Pages:
         router = APIRouter()
 
         @router.get("/healthz")
-        @router.get("/v2/health/live")
         async def healthz(request: Request) -> Response:
             return _json(request, {"status": "alive"})
 
         @router.get("/readyz")
-        @router.get("/v2/health/ready")
         async def readyz(request: Request) -> Response:
             status = 200 if self._health.serving() else 503
             return _json(request, self._health.report(), status)
+
+        @router.get("/v2/health/live")
+        async def live(request: Request) -> Response:
+            return _json(request, {"live": True})
+
+        @router.get("/v2/health/ready")
+        async def ready(request: Request) -> Response:
+            serving = self._health.serving()
+            return _json(request, {"ready": serving}, 200 if serving else 503)
 
         @router.get("/metrics")
         async def show_metrics(request: Request) -> Response:

@@ -113,6 +113,14 @@ def encode_problem(error: DomainError, *, trace_id: str = "", request_id: str = 
     return orjson.dumps(problem(error, trace_id=trace_id, request_id=request_id))
 
 
+def encode_v2_problem(error: DomainError, *, trace_id: str = "", request_id: str = "") -> bytes:
+    """A problem document with the member `error`, as the Open Inference Protocol has it."""
+    document = problem(error, trace_id=trace_id, request_id=request_id)
+    fields = ", ".join(each["field"] for each in document["violations"])
+    text = f"{error.reason}: {error.message}"
+    return orjson.dumps({"error": f"{text} ({fields})" if fields else text, **document})
+
+
 def problem_headers(error: DomainError) -> list[tuple[bytes, bytes]]:
     """The headers that go with a problem."""
     headers = [(b"content-type", CONTENT_TYPE.encode())]

@@ -20,5 +20,7 @@ class GatewaySettings(ServiceSettings):
     """Largest body of a request that is passed on line by line."""
     max_concurrent: int = Field(default=1024, gt=0)
     """Most requests under way at once; more are refused with 503."""
+    cache_max_bytes: int = Field(default=64 * 1024 * 1024, ge=0)
+    """Bytes that cached answers of all endpoints may take."""
     body_timeout_s: float = Field(default=20.0, gt=0)
     """Longest pause between two parts of a body."""

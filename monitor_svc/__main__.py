@@ -42,6 +42,8 @@ from service_kit.streams import Event, EventStreams, StreamConsumer
 
 GROUP = "monitoring"
 BATCH = 500
+#: Seconds that events gather: windows are hours long, and a transaction costs more than its events.
+GATHER_S = 0.3
 
 
 class MonitorSettings(ServiceSettings):
@@ -89,7 +91,7 @@ def build(settings: MonitorSettings) -> Application:
             *consumers(engine, streams, Ingestion(judgement, clock)),
             responder,
             Follower(transactions, monitoring, RegistryLineages(peers), clock),
-            Retention(transactions, timedelta(days=settings.keep_predictions_days)),
+            Retention(transactions, timedelta(days=settings.keep_predictions_days), clock),
         ],
         pings={"database": lambda: _ping(engine), "redis": streams.ping},
     )
@@ -102,7 +104,7 @@ def consumers(engine: Engine, streams: EventStreams, ingestion: Ingestion) -> li
         "outcomes": outcome_handler(ingestion),
     }
     return [
-        StreamConsumer(engine, consumed, streams, GROUP, stream, handle, BATCH)
+        StreamConsumer(engine, consumed, streams, GROUP, stream, handle, BATCH, gather=GATHER_S)
         for stream, handle in handlers.items()
     ]
 
@@ -111,8 +113,11 @@ def prediction_handler(ingestion: Ingestion) -> Callable[[Session, Sequence[Even
     """Counts the predictions of a batch of events."""
 
     def handle(session: Session, batch: Sequence[Event]) -> None:
-        rows = [events.prediction_rows(e.unpack(events_pb2.PredictionBatch)) for e in batch]
-        ingestion.predictions(storage.SqlStore(session), rows)
+        store = storage.SqlStore(session)
+        found = [event.unpack(events_pb2.PredictionBatch) for event in batch]
+        watched = ingestion.watched(store, {each.endpoint for each in found})
+        rows = [events.prediction_rows(each) for each in found if each.endpoint in watched]
+        ingestion.predictions(store, [each for each in rows if each is not None])
 
     return handle
 

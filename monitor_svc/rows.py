@@ -45,6 +45,38 @@ def from_arrow_streams(chunks: Iterable[bytes]) -> ReferenceRows:
     return ReferenceRows(columns, table.num_rows, _times(table))
 
 
+def from_log(stream: bytes) -> tuple[list[str], Ints, Floats, dict[str, Values]] | None:
+    """Ids, event times (microseconds), scores and inputs by name of an event of predictions.
+
+    Nothing when they are of rows that were not scored. Raises ValueError when it is not sound.
+    """
+    try:
+        with pa.ipc.open_stream(stream) as reader:
+            table = reader.read_all()
+        table.validate(full=True)
+        names = table.schema.names
+        if len(set(names)) < len(names):
+            raise ValueError("two columns have one name")
+        if "failure" in names:
+            return None
+        ids, times, scores = (table[name] for name in ("prediction_id", "event_time", "score"))
+        if ids.null_count or times.null_count:
+            raise ValueError("a prediction has no id or no time")
+        inputs = {
+            name.removeprefix("input."): _values(table[name])
+            for name in names
+            if name.startswith("input.")
+        }
+        return (
+            ids.to_pylist(),
+            np.array(times.cast(pa.timestamp("us", tz="UTC")).cast(pa.int64()), dtype=np.int64),
+            np.array(pc.fill_null(scores.cast(pa.float64()), float("nan")), dtype=np.float64),
+            {name: values for name, values in inputs.items() if values is not None},
+        )
+    except (KeyError, OSError, pa.ArrowException) as error:
+        raise ValueError("the rows are no Arrow stream of predictions") from error
+
+
 def from_objects(rows: Sequence[Mapping[str, object]]) -> ReferenceRows:
     """Rows as JSON objects; a column is numeric when all its values are."""
     names = dict.fromkeys(name for row in rows for name in row)

@@ -54,7 +54,13 @@ def uuid7_strs(count: int) -> list[str]:
         taken = bytes(_randomness[-size:])
         del _randomness[-size:]
     digits = taken.hex()
-    return [_text(first + at, digits[16 * at : 16 * at + 16]) for at in range(count)]
+    if first >> 12 != (first + count - 1) >> 12:
+        return [_text(first + at, digits[16 * at : 16 * at + 16]) for at in range(count)]
+    start = f"{_first_half(first >> 12)}-7"
+    return [
+        f"{start}{tick & 0xFFF:03x}-{_VARIANTS[each[0]]}{each[1:4]}-{each[4:]}"
+        for tick, each in enumerate(map("".join, zip(*[iter(digits)] * 16, strict=True)), first)
+    ]
 
 
 def _tick_now() -> int:

@@ -11,10 +11,10 @@ import hmac
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import grpc
 from opentelemetry.trace import SpanKind
@@ -146,15 +146,30 @@ class Identity:
     """Lets calls in from processes of the suite, on behalf of callers who may do this."""
 
     def __init__(self, service_token: str) -> None:
+        if not service_token:
+            raise ValueError("no service token: set MODELYARD_SERVICE_TOKEN or make suite keys")
         self._expected = authorization(service_token).encode()
+
+    @classmethod
+    def of(cls, settings: ServiceSettings) -> Self:
+        """For the suite that these settings belong to."""
+        return cls(settings.service_token.get_secret_value())
+
+    def caller(self, metadata: Mapping[str, str]) -> context.Caller:
+        """Whom a process of the suite calls for.
+
+        Raises:
+            Unauthenticated: ``BAD_SERVICE_TOKEN`` or ``NO_PRINCIPAL``.
+        """
+        given = metadata.get("authorization", "").encode(errors="replace")
+        if not hmac.compare_digest(given, self._expected):
+            raise Unauthenticated("BAD_SERVICE_TOKEN", "the service token is missing or wrong")
+        return caller_from(metadata)
 
     @contextmanager
     def __call__(self, call: Call) -> Iterator[None]:
         """Check who calls and what they may do, then run the call as them."""
-        given = call.metadata.get("authorization", "").encode(errors="replace")
-        if not hmac.compare_digest(given, self._expected):
-            raise Unauthenticated("BAD_SERVICE_TOKEN", "the service token is missing or wrong")
-        caller = caller_from(call.metadata)
+        caller = self.caller(call.metadata)
         scope = scope_of(call.method)
         if not scope:
             raise PermissionDenied("SCOPE_UNDECLARED", "the method declares no scope")
@@ -178,7 +193,7 @@ def identity(settings: ServiceSettings) -> dict[str, str]:
     }
 
 
-def caller_from(metadata: dict[str, str]) -> context.Caller:
+def caller_from(metadata: Mapping[str, str]) -> context.Caller:
     """The caller that a process of the suite names in its metadata.
 
     Raises:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -16,6 +14,7 @@ from sqlalchemy.orm import Session
 from service_kit.clock import Clock
 from service_kit.database import reading, transaction
 from service_kit.idempotency import forget_answers, once
+from service_kit.periodic import Periodic
 
 #: A caller who repeats itself does so within minutes; a week covers a long outage.
 ANSWERS_KEPT = timedelta(days=7)
@@ -23,7 +22,6 @@ _SECONDS_BETWEEN = 3_600.0
 
 R = TypeVar("R")
 M = TypeVar("M", bound=Message)
-_log = logging.getLogger(__name__)
 
 
 class Mutation(Protocol):
@@ -80,37 +78,21 @@ class Ledger(Generic[R]):
             )
 
 
-class AnswerUpkeep:
+class AnswerUpkeep(Periodic):
     """Forgets first answers that nobody asks for again, at the start and every hour."""
 
     def __init__(self, engine: Engine, answers: Table, clock: Clock) -> None:
+        super().__init__("answers", _SECONDS_BETWEEN)
         self._engine = engine
         self._answers = answers
         self._clock = clock
-        self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
 
-    def start(self) -> None:
-        """Begin, in a thread of its own."""
-        self._thread = threading.Thread(target=self._run, name="answers", daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End."""
-        self._stopping.set()
-        if self._thread is not None:
-            self._thread.join(timeout=2)
+    def work(self) -> bool:
+        """Forget once."""
+        self.sweep()
+        return False
 
     def sweep(self) -> int:
         """Forget once; gives the number of answers."""
         with transaction(self._engine) as session:
             return forget_answers(session, self._answers, self._clock.now() - ANSWERS_KEPT)
-
-    def _run(self) -> None:
-        while True:
-            try:
-                self.sweep()
-            except Exception:
-                _log.warning("old answers could not be forgotten", exc_info=True)
-            if self._stopping.wait(_SECONDS_BETWEEN):
-                return

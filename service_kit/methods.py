@@ -29,6 +29,18 @@ def scope_of(method: str) -> str:
     return str(extensions[auth_pb2.scope])
 
 
+@lru_cache(maxsize=4_096)
+def is_internal(method: str) -> bool:
+    """Whether ``/package.Service/Method`` is for processes of the suite alone."""
+    from modelyard.auth.v1 import auth_pb2
+
+    descriptor = find_method(method)
+    if descriptor is None:
+        return False
+    extensions: Any = descriptor.containing_service.GetOptions().Extensions
+    return bool(extensions[auth_pb2.internal])
+
+
 def find_method(method: str) -> MethodDescriptor | None:
     """The descriptor of ``/package.Service/Method`` among the contracts loaded so far."""
     try:

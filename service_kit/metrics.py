@@ -6,7 +6,7 @@ import threading
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from prometheus_client import (
     CollectorRegistry,
@@ -18,7 +18,7 @@ from prometheus_client import (
 )
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.metrics import MetricWrapperBase
-from prometheus_client.metrics_core import HistogramMetricFamily, Metric
+from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
@@ -33,6 +33,7 @@ SECONDS = (
 
 _PREFIX = "modelyard_"
 _M = TypeVar("_M", bound=MetricWrapperBase)
+_C = TypeVar("_C")
 _made: dict[str, MetricWrapperBase] = {}
 _lock = threading.Lock()
 
@@ -73,25 +74,59 @@ def quick_histogram(name: str, documentation: str, labels: Sequence[str]) -> Qui
     return made
 
 
-class QuickHistogram(Collector):
-    """A histogram without a lock: an observation is a search and two additions.
+def quick_counter(name: str, documentation: str, labels: Sequence[str]) -> QuickCounter:
+    """The counter ``modelyard_{name}``, for one thread's hot path; end its name in ``_total``."""
+    made = QuickCounter(_PREFIX + name, documentation, labels)
+    REGISTRY.register(made)
+    return made
 
-    Observe from one thread only. A reader elsewhere may see one observation in its count and not
-    yet in its sum.
-    """
 
-    def __init__(self, name: str, documentation: str, labels: Sequence[str]) -> None:
+class _Quick(Collector, Generic[_C]):
+    """A metric without a lock. Change it from one thread only."""
+
+    def __init__(
+        self, name: str, documentation: str, labels: Sequence[str], child: Callable[[], _C]
+    ) -> None:
         self._name = name
         self._documentation = documentation
         self._labels = tuple(labels)
-        self._children: dict[tuple[str, ...], Durations] = {}
+        self._child = child
+        self._children: dict[tuple[str, ...], _C] = {}
 
-    def labels(self, *values: str) -> Durations:
-        """What is observed under some labels."""
+    def labels(self, *values: str) -> _C:
+        """What is noted under some labels."""
         child = self._children.get(values)
         if child is None:
-            child = self._children[values] = Durations()
+            child = self._children[values] = self._child()
         return child
+
+
+class QuickCounter(_Quick["Count"]):
+    """A counter whose change is an addition."""
+
+    def __init__(self, name: str, documentation: str, labels: Sequence[str]) -> None:
+        super().__init__(name, documentation, labels, Count)
+
+    def describe(self) -> Iterable[Metric]:
+        """Called by the registry."""
+        return [CounterMetricFamily(self._name, self._documentation, labels=self._labels)]
+
+    def collect(self) -> Iterable[Metric]:
+        """Called by the registry."""
+        family = CounterMetricFamily(self._name, self._documentation, labels=self._labels)
+        for values, child in list(self._children.items()):
+            family.add_metric(values, child.value)
+        return [family]
+
+
+class QuickHistogram(_Quick["Durations"]):
+    """A histogram whose change is a search and two additions.
+
+    A reader elsewhere may see one observation in its count and not yet in its sum.
+    """
+
+    def __init__(self, name: str, documentation: str, labels: Sequence[str]) -> None:
+        super().__init__(name, documentation, labels, Durations)
 
     def describe(self) -> Iterable[Metric]:
         """Called by the registry."""
@@ -103,6 +138,19 @@ class QuickHistogram(Collector):
         for values, child in list(self._children.items()):
             family.add_metric(values, buckets=child.buckets(), sum_value=child.total)
         return [family]
+
+
+class Count:
+    """A count under some labels."""
+
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value = 0.0
+
+    def inc(self, amount: float = 1.0) -> None:
+        """Add to it."""
+        self.value += amount
 
 
 class Durations:

@@ -24,15 +24,18 @@ def die_with_parent(signum: signal.Signals = signal.SIGTERM) -> None:
     """
     parent = os.getppid()
     if platform.system() == "Linux":
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.prctl(_PR_SET_PDEATHSIG, int(signum), 0, 0, 0) != 0:
-            raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
+        _ask_for(signum)
         if os.getppid() != parent:  # It ended just before we asked.
             os.kill(os.getpid(), signum)
         return
     threading.Thread(
         target=_watch_parent, args=(parent, signum), name="parent-watch", daemon=True
     ).start()
+
+
+def outlive_parent() -> None:
+    """Take back what `die_with_parent` asked the kernel for. Linux only."""
+    _ask_for(0)
 
 
 def settle_memory() -> None:
@@ -44,6 +47,12 @@ def settle_memory() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(_GC_THRESHOLD, 20, 20)
+
+
+def _ask_for(signum: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_PDEATHSIG, int(signum), 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
 
 
 def _watch_parent(parent: int, signum: signal.Signals) -> None:

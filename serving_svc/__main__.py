@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from serving_svc.service import DataPlane, Registry, RolloutService, ServingService, Store
     from serving_svc.service.admission import AdmittingRegistry
     from serving_svc.service.prediction_intake import PredictionIntake
+    from serving_svc.service.scoring_supervisor import ScoringSupervisor
 
 WORKFLOW_VERSION = "1"
 """Changed only when workflows under way could not go on with the new code."""
@@ -62,8 +63,9 @@ def build(settings: ServingSettings) -> Application:
     endpoints, rollouts = releases(settings, record, dataplane, durable, peers, wake)
     streams = EventStreams(settings.redis_url, settings.stream_prefix)
     relay = OutboxRelay(engine, OUTBOX, streams)
-    intake, predictions = prediction_log(settings, engine, streams, peers)
+    intake, predictions = prediction_log(settings, engine, streams, peers, store)
     batches, resume_batches = batch_predictions(settings, engine, peers, durable, record)
+    scoring, scorers = stream_scorers(settings, engine, peers)
     return Application(
         services=[
             (
@@ -76,6 +78,7 @@ def build(settings: ServingSettings) -> Application:
             ),
             predictions,
             batches,
+            scorers,
         ],
         background=[
             replicas,
@@ -84,6 +87,7 @@ def build(settings: ServingSettings) -> Application:
             relay,
             AnswerUpkeep(engine, IDEMPOTENCY, clock),
             intake,
+            scoring,
             durable.background,
             Recovery(endpoints.resume, rollouts.resume, resume_batches),
             dataplane,
@@ -141,16 +145,17 @@ def releases(
 
 
 def prediction_log(
-    settings: ServingSettings, engine: Engine, streams: EventStreams, peers: Peers
+    settings: ServingSettings, engine: Engine, streams: EventStreams, peers: Peers, store: Store
 ) -> tuple[PredictionIntake, Service]:
     """Wires the prediction log: what fills it and what reads it."""
     from modelyard.serving.v1 import predictions_pb2_grpc
 
     from serving_svc.api import PredictionLogApi
     from serving_svc.lineage import GrpcLineages
-    from serving_svc.prediction_log import PredictionFiles, PredictionRecorder
+    from serving_svc.prediction_log import PairReader, PredictionFiles, PredictionRecorder
     from serving_svc.service.prediction_intake import PredictionIntake
     from serving_svc.service.predictions import LogCare, PredictionLog
+    from serving_svc.service.shadows import ShadowService
     from serving_svc.storage.prediction_files import SqlPredictionCatalogue
     from serving_svc.storage.tables import CONSUMED
 
@@ -171,8 +176,10 @@ def prediction_log(
     intake = PredictionIntake(consumer, care, settings.prediction_log_interval_s, PREDICTION_BATCH)
     lineages = GrpcLineages(peers)
     log = PredictionLog(catalogue, files, lineages, clock, intake.catch_up, keep)
+    pairs = PairReader(settings.prediction_folder)
+    shadows = ShadowService(store, catalogue, pairs, clock, intake.catch_up)
     add = predictions_pb2_grpc.add_PredictionLogServiceServicer_to_server
-    return intake, (add, PredictionLogApi(log))
+    return intake, (add, PredictionLogApi(log, shadows))
 
 
 def batch_predictions(
@@ -209,6 +216,28 @@ def batch_predictions(
     batches = use.BatchService(kept, *record, durable, lookups_of, clock)
     add = batch_pb2_grpc.add_BatchPredictionServiceServicer_to_server
     return (add, BatchPredictionApi(batches)), batches.resume
+
+
+def stream_scorers(
+    settings: ServingSettings, engine: Engine, peers: Peers
+) -> tuple[ScoringSupervisor, Service]:
+    """Wires stream scorers: what scores, and their use cases."""
+    from modelyard.serving.v1 import stream_pb2_grpc
+
+    from serving_svc.api import StreamScorerApi
+    from serving_svc.service.scorers import ScorerService
+    from serving_svc.service.scoring_supervisor import ScoringSupervisor
+    from serving_svc.storage.scorers import SqlScorers
+    from serving_svc.stream import GatewayInference, RedisScorerStreams
+
+    clock, claim_after = SystemClock(), timedelta(seconds=settings.stream_claim_after_s)
+    kept = SqlScorers(engine, clock)
+    streams = RedisScorerStreams(settings.redis_url, settings.stream_prefix, claim_after)
+    # Who waits for an answer keeps its events: it has given up before others take them over.
+    inference = GatewayInference(peers, settings.stream_claim_after_s / 2)
+    api = StreamScorerApi(ScorerService(kept, streams, clock), streams.names)
+    add = stream_pb2_grpc.add_StreamScorerServiceServicer_to_server
+    return ScoringSupervisor(kept, streams, inference), (add, api)
 
 
 def worker_config(settings: ServingSettings, version: ModelVersion) -> dict[str, Any]:

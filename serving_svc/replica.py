@@ -1,7 +1,9 @@
-"""A replica: one process that Ray Serve places, with one version in it.
+"""A replica: one process with one version in it.
 
-Ray Serve starts, counts, watches and heals replicas. Requests do not pass through it: they come
-over the replica's own port, which it reports to the serving service.
+Ray Serve starts, counts, watches and heals replicas, each through an actor of its own (see
+`serving_svc.replicas.actor`). Requests do not pass through it: they come over the replica's own
+port, which it reports to the serving service. So a replica whose actor has ended without stopping
+it goes on as an orphan, until serving says that replicas with actors have taken its place.
 """
 
 from __future__ import annotations
@@ -9,7 +11,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,57 +23,38 @@ from service_kit.settings import ServiceSettings
 from serving_svc.artifacts import fetch
 from serving_svc.batching import MicroBatcher
 from serving_svc.domain import check_code
-from serving_svc.replica_server import ReplicaServer
+from serving_svc.replica_config import ReplicaConfig
+from serving_svc.replica_server import LINGER_S, ReplicaServer
 from serving_svc.runtimes import RuntimeCatalog, Scorer, make_runtime, warmed
 from serving_svc.runtimes.trial import try_out
 
 REPORT_TIMEOUT_S = 2.0
 FIRST_RETRY_S = 0.2
+#: Seconds after which an orphan ends that neither serving nor any gateway speaks with.
+ABANDONED_S = 600.0
+#: Seconds that an orphan goes on answering after it has said that it drains: who takes its place
+#: has just come, and gateways may be on their way to it.
+ORPHAN_LINGER_S = 3.0
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class ReplicaConfig:
-    """What a replica is told; plain values, and no secret: the token comes from its machine.
+class Reporter:
+    """Says every few seconds that the replica lives, in a thread of its own.
 
     Attributes:
-        peers: Addresses of the registry and of serving.
-        host: Address that its data plane listens on.
-        tls: Paths of `tls_cert`, `tls_key` and `tls_ca`; empty without TLS.
-        code_models: Models whose own code may run.
-        runtime_config: Settings of the runtime.
+        orphaned: Whether the replica's actor has ended.
+        relieved: Set when serving says that it needs an orphan no longer.
+        heard: Monotonic time of serving's last answer.
     """
-
-    model_version: str
-    runtime: str
-    artifact: str
-    inputs: int
-    outputs: int
-    home: str
-    peers: dict[str, str]
-    host: str = "127.0.0.1"
-    tls: dict[str, str] = field(default_factory=dict)
-    code_models: list[str] = field(default_factory=list)
-    runtime_config: dict[str, Any] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain values."""
-        return asdict(self)
-
-    def settings(self) -> ServiceSettings:
-        """Settings of the replica's process."""
-        given: dict[str, Any] = {"home": self.home, "peers": self.peers, **self.tls}
-        return ServiceSettings(service="serving", **given)
-
-
-class Reporter:
-    """Says every few seconds that the replica lives, in a thread of its own."""
 
     def __init__(
         self, server: ReplicaServer, config: ReplicaConfig, address: str, load_ms: int
     ) -> None:
         settings = config.settings()
         self.replica_id = uuid7_str()
+        self.orphaned = False
+        self.relieved = threading.Event()
+        self.heard = time.monotonic()
         self._server = server
         self._version = config.model_version
         self._runtime, self._load_ms = config.runtime, load_ms
@@ -109,9 +91,13 @@ class Reporter:
                     draining=draining,
                     runtime=self._runtime,
                     load_ms=self._load_ms,
+                    orphaned=self.orphaned,
                 ),
                 timeout=REPORT_TIMEOUT_S,
             )
+        self.heard = time.monotonic()
+        if answer.drain:
+            self.relieved.set()
         return max(0.05, float(answer.interval_ms) / 1000)
 
     def _run(self) -> None:
@@ -126,7 +112,7 @@ class Reporter:
 
 
 class Replica:
-    """The class that Ray Serve deploys: loads its version, then opens its port, then reports.
+    """Loads its version, then opens its port, then reports.
 
     Raises, when it is made, what keeps the version from being served.
     """
@@ -135,7 +121,8 @@ class Replica:
         self._config = ReplicaConfig(**config)
         settings = self._config.settings()
         begun = time.monotonic()
-        scorer = load_model(self._config, settings)
+        # Not tried out first: a library that crashes here takes nothing along.
+        scorer = load_model(self._config, settings, trial=False)
         load_ms = round((time.monotonic() - begun) * 1000)
         batcher = MicroBatcher(scorer, self._config.inputs, self._config.outputs)
         self._server = ReplicaServer(batcher, settings, self._config.host)
@@ -144,30 +131,39 @@ class Replica:
         self._reporter.start()
         self._stopped = False
 
-    async def __call__(self) -> str:
-        """The address of its data plane; requests do not come this way."""
-        return self.address
+    @property
+    def alive(self) -> bool:
+        """Whether its data plane serves."""
+        return self._server.alive
 
-    def check_health(self) -> None:
-        """Called by Ray Serve, which replaces a replica whose data plane has ended."""
-        if not self._server.alive:
-            raise RuntimeError("the data plane has ended")
+    @property
+    def needed(self) -> bool:
+        """False for an orphan that serving has relieved, or that nobody speaks with any more."""
+        reporter = self._reporter
+        if not reporter.orphaned:
+            return True
+        silence = time.monotonic() - reporter.heard
+        abandoned = silence > ABANDONED_S and not self._server.callers
+        return not (abandoned or reporter.relieved.is_set())
+
+    def orphan(self) -> None:
+        """Its actor has ended: say so from now on."""
+        _log.warning("the actor has ended, the replica goes on without it")
+        self._reporter.orphaned = True
 
     def stop(self) -> None:
         """Drain: say so, finish what is under way, close. Further calls do nothing."""
         if not self._stopped:
             self._stopped = True
             self._reporter.stop()
-            self._server.stop()
-
-    def __del__(self) -> None:
-        # Ray Serve's word for a graceful shutdown; a replica that could not start has nothing.
-        if hasattr(self, "_stopped"):
-            self.stop()
+            self._server.stop(ORPHAN_LINGER_S if self._reporter.orphaned else LINGER_S)
 
 
-def load_model(config: ReplicaConfig, settings: ServiceSettings) -> Scorer:
+def load_model(config: ReplicaConfig, settings: ServiceSettings, *, trial: bool = True) -> Scorer:
     """Fetch, verify, load and warm up the model of a replica.
+
+    Args:
+        trial: Whether to load it in another process first, for a library may crash on it.
 
     Raises FailedPrecondition (`MODEL_CODE_NOT_ALLOWED`) once more than when the version was asked
     for, as the operator may have taken the permission back since.
@@ -177,7 +173,7 @@ def load_model(config: ReplicaConfig, settings: ServiceSettings) -> Scorer:
     with open_channel(settings.peers["registry"], settings) as channel:
         path = fetch(channel, config.artifact, Path(config.home) / "cache" / "models")
     shape = (config.inputs, config.outputs)
-    if not facts.runs_code:
+    if trial and not facts.runs_code:
         try_out(config.runtime, path, *shape, config.runtime_config)
     scorer = make_runtime(config.runtime, config.runtime_config).load(path, *shape)
     return warmed(scorer, *shape)

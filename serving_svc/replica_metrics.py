@@ -23,7 +23,15 @@ class ReplicaCollector(Collector):
             "Time to fetch, load and warm up the model of a replica, by its runtime",
             labels=("model_version", "runtime", "replica"),
         )
+        orphaned = GaugeMetricFamily(
+            "modelyard_replica_orphaned",
+            "1 for a replica that goes on without its actor, until Ray has placed another one",
+            labels=("model_version", "replica"),
+        )
         for each in self._replicas():
             labels = (each.model_version, each.runtime, each.replica_id)
             loading.add_metric(labels, each.load_ms / 1000)
+            if not each.draining:
+                orphaned.add_metric((each.model_version, each.replica_id), float(each.orphaned))
         yield loading
+        yield orphaned

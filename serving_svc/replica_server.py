@@ -106,6 +106,11 @@ class ReplicaServer:
         return self._thread is not None and self._thread.is_alive()
 
     @property
+    def callers(self) -> int:
+        """Connections of those who want rows scored."""
+        return len(self._callers)
+
+    @property
     def in_flight_rows(self) -> int:
         """Rows that wait or are being scored."""
         return self._batcher.queued_rows + self._batcher.scoring_rows

@@ -20,7 +20,8 @@ class ServingSettings(ServiceSettings):
     replica_cpus: float = Field(default=0.1, ge=0.0)
     """CPUs that Ray sets aside for a replica."""
     replica_gpus: float = Field(default=0.0, ge=0.0)
-    """GPUs that Ray sets aside for a replica; several share one when it is below 1."""
+    """GPUs that Ray sets aside for a replica, where its endpoint does not say (`replica_gpus`);
+    several share one when it is below 1."""
     replica_report_ms: int = Field(default=2_000, ge=100, le=60_000)
     """How often replicas say that they live; after three missed reports one counts as lost."""
     replica_target_rows: float = Field(default=64.0, gt=0)
@@ -45,6 +46,9 @@ class ServingSettings(ServiceSettings):
     """CPUs that Ray sets aside for each of them."""
     batch_shard_rows: int = Field(default=20_000, ge=1, le=1_000_000)
     """Rows of a shard: what a worker holds in memory, and loses at most when it ends."""
+
+    stream_claim_after_s: float = Field(default=30.0, ge=2.0, le=3_600.0)
+    """After what time events that a process has read and not finished are taken over."""
 
     code_models: tuple[str, ...] = ()
     """Models, `models/{model}`, whose own code may run (pickle), as JSON; none by default."""

@@ -8,40 +8,57 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import Field
 from sqlalchemy import Engine, text
 
 from service_kit.channels import Peers
-from service_kit.clock import SystemClock
+from service_kit.clock import Clock, SystemClock
 from service_kit.database import make_engine, migrate, reading
 from service_kit.durable import DurableEngine
 from service_kit.errors import DomainError
 from service_kit.ledger import AnswerUpkeep, Ledger
+from service_kit.sandbox import Limits
 from service_kit.server import Application, run
 from service_kit.settings import ServiceSettings
 
 if TYPE_CHECKING:
+    from training_svc.conversion_workflow import Converter
     from training_svc.mlflow_store import MlflowTracking, NoTracking
-    from training_svc.ports import Tracking, TrainingJobs
+    from training_svc.ports import Records, Tracking, TrainingJobs
     from training_svc.ray_jobs import RayJobs
+    from training_svc.service import Conversions
     from training_svc.steps import Steps
+    from training_svc.storage import SqlStore
 
 logger = logging.getLogger(__name__)
 
 WORKFLOW_VERSION = "1"
 """Changed only when runs under way could not go on with the new code."""
 
-CONCURRENT_RUNS = 4
+CONCURRENT_RUNS, CONCURRENT_CONVERSIONS = 4, 1
+
+TRIAL = Limits(seconds=60.0, memory_bytes=4 << 30)
+"""What it may take to load a model file for the first time."""
 
 WARM_UP_AFTER = 3.0
 """Seconds that libraries wait to be loaded, so that the service is ready first."""
 
 
-def build(settings: ServiceSettings) -> Application:
+class TrainingSettings(ServiceSettings):
+    """Settings of the training service."""
+
+    conversion_seconds: float = Field(default=300.0, gt=0, le=3600)
+    """Seconds that the conversion of a model file may take."""
+    conversion_memory_mib: int = Field(default=4096, ge=256, le=1 << 20)
+    """Address space of the process that converts, in MiB."""
+
+
+def build(settings: TrainingSettings) -> Application:
     """Wires the training service."""
-    from modelyard.training.v1 import training_pb2_grpc
+    from modelyard.training.v1 import conversion_pb2_grpc, training_pb2_grpc
 
     from training_svc import service
-    from training_svc.api import TrainingApi
+    from training_svc.api import ConversionApi, TrainingApi
     from training_svc.plugins import check_plugins
     from training_svc.schedules import Scheduler, check_schedule
     from training_svc.storage import SqlRecords, SqlStore, idempotency
@@ -57,13 +74,23 @@ def build(settings: ServiceSettings) -> Application:
     durable.workflow(service.WORKFLOW)(RunWorkflow(store, steps, clock))
     training = service.Training(clock, store, durable, check_plugins, check_schedule)
 
-    api = TrainingApi(Ledger(engine, idempotency, SqlRecords), training)
+    conversions = make_conversions(settings, durable, store, clock)
+
+    ledger: Ledger[Records] = Ledger(engine, idempotency, SqlRecords)
+    api = TrainingApi(ledger, training)
     scheduler = Scheduler(clock, training.scheduled_pipelines, api.run_scheduled)
     return Application(
-        services=[(training_pb2_grpc.add_TrainingServiceServicer_to_server, api)],
+        services=[
+            (training_pb2_grpc.add_TrainingServiceServicer_to_server, api),
+            (
+                conversion_pb2_grpc.add_ConversionServiceServicer_to_server,
+                ConversionApi(ledger, conversions),
+            ),
+        ],
         background=[
             durable.background,
             Beside(training.recover),
+            Beside(conversions.recover),
             scheduler,
             AnswerUpkeep(engine, idempotency, clock),
             Beside(tracking.warm_up, after=WARM_UP_AFTER),
@@ -71,6 +98,28 @@ def build(settings: ServiceSettings) -> Application:
         ],
         pings={"sql": lambda: _ping(engine), "workflows": durable.ping},
     )
+
+
+def make_conversions(
+    settings: TrainingSettings, durable: DurableEngine, store: SqlStore, clock: Clock
+) -> Conversions:
+    """Wires conversions of model files."""
+    from training_svc.conversion_workflow import ConversionWorkflow
+    from training_svc.service import conversions
+
+    durable.queue(conversions.QUEUE, CONCURRENT_CONVERSIONS)
+    workflow = ConversionWorkflow(store, make_converter(settings), clock)
+    durable.workflow(conversions.WORKFLOW)(workflow)
+    return conversions.Conversions(clock, store, durable)
+
+
+def make_converter(settings: TrainingSettings) -> Converter:
+    """Wires what a conversion does."""
+    from training_svc.conversion_workflow import Converter
+    from training_svc.peers import RegistryClient
+
+    limits = Limits(settings.conversion_seconds, settings.conversion_memory_mib << 20)
+    return Converter(RegistryClient(Peers(settings)), limits)
 
 
 def make_tools(settings: ServiceSettings) -> tuple[RayJobs, MlflowTracking | NoTracking]:
@@ -88,16 +137,17 @@ def make_steps(settings: ServiceSettings, jobs: TrainingJobs, tracking: Tracking
     from training_svc.plugins import make_validator
     from training_svc.provenance import provenance
     from training_svc.quantization import quantize
-    from training_svc.scoring import load_model
+    from training_svc.scoring import StoredModels, load_model
     from training_svc.steps import Collecting, Judging, Learning, Releasing, Shaping, Steps
 
     peers = Peers(settings)
     features, registry = FeatureClient(peers), RegistryClient(peers)
     code, shaping = Path(__file__).parent, Shaping(load_model, quantize)
+    stored = StoredModels(TRIAL)
     return Steps(
         collecting=Collecting(features, make_validator),
         learning=Learning(features, registry, jobs, shaping, lambda: provenance(code)),
-        judging=Judging(features, registry, load_model, tracking),
+        judging=Judging(features, registry, load_model, stored, tracking),
         releasing=Releasing(registry, ServingClient(peers)),
     )
 
@@ -153,4 +203,4 @@ def _ping(engine: Engine) -> None:
 
 
 if __name__ == "__main__":
-    run("training", build)
+    run("training", build, TrainingSettings)

@@ -1,4 +1,4 @@
-"""The gRPC face of training."""
+"""The gRPC faces of training."""
 
 from __future__ import annotations
 
@@ -7,21 +7,23 @@ from typing import TypeAlias
 
 import grpc
 from google.protobuf import empty_pb2
+from modelyard.training.v1 import conversion_pb2, conversion_pb2_grpc, training_pb2_grpc
 from modelyard.training.v1 import training_pb2 as pb
-from modelyard.training.v1 import training_pb2_grpc
 
 from service_kit.context import remaining
 from service_kit.ledger import Ledger
 from service_kit.names import parse_name
 from service_kit.paging import encode_token, page_params
 from training_svc import messages as to
+from training_svc.domain.conversions import Conversion
 from training_svc.domain.pipelines import Pipeline, PipelineRun, Trigger, TriggerKind
 from training_svc.ports import Records
-from training_svc.service import RunRequest, Training
+from training_svc.service import Conversions, RunRequest, Training
 
 Context: TypeAlias = grpc.ServicerContext
 PIPELINE = "pipelines/{pipeline}"
 RUN = "pipelines/{pipeline}/runs/{run}"
+CONVERSION = "conversions/{conversion}"
 DEFAULT_WAIT, LONGEST_WAIT, SPARE = 20.0, 60.0, 0.5
 
 
@@ -136,9 +138,8 @@ class TrainingApi(training_pb2_grpc.TrainingServiceServicer):
         self, request: pb.WaitPipelineRunRequest, context: Context
     ) -> pb.PipelineRun:
         ids = parse_name(RUN, request.name)
-        asked = request.timeout.ToTimedelta().total_seconds() or DEFAULT_WAIT
-        timeout = min(asked, LONGEST_WAIT, max(remaining() - SPARE, 0.0))
-        return to.run_to_message(self._training.wait(ids["pipeline"], ids["run"], timeout))
+        seconds = _seconds(request)
+        return to.run_to_message(self._training.wait(ids["pipeline"], ids["run"], seconds))
 
     def CancelPipelineRun(
         self, request: pb.CancelPipelineRunRequest, context: Context
@@ -173,3 +174,73 @@ class TrainingApi(training_pb2_grpc.TrainingServiceServicer):
         ids = parse_name(RUN, name)
         with self._ledger.reading() as records:
             return self._training.get_run(records, ids["pipeline"], ids["run"])
+
+
+class ConversionApi(conversion_pb2_grpc.ConversionServiceServicer):
+    """Serves `modelyard.training.v1.ConversionService`."""
+
+    def __init__(self, ledger: Ledger[Records], conversions: Conversions) -> None:
+        self._ledger = ledger
+        self._conversions = conversions
+
+    def CreateConversion(
+        self, request: conversion_pb2.CreateConversionRequest, context: Context
+    ) -> conversion_pb2.Conversion:
+        wanted = to.conversion_wanted(request.conversion)
+        answer = self._ledger.once(
+            request,
+            conversion_pb2.Conversion,
+            lambda records: to.conversion_to_message(self._conversions.create(records, wanted)),
+        )
+        # After the commit, and again when the request is repeated: a start is idempotent.
+        self._conversions.start(self._found(answer.name))
+        return answer
+
+    def GetConversion(
+        self, request: conversion_pb2.GetConversionRequest, context: Context
+    ) -> conversion_pb2.Conversion:
+        return to.conversion_to_message(self._found(request.name))
+
+    def ListConversions(
+        self, request: conversion_pb2.ListConversionsRequest, context: Context
+    ) -> conversion_pb2.ListConversionsResponse:
+        page = page_params(request.page_size, request.page_token)
+        with self._ledger.reading() as records:
+            found = records.conversions(page.offset_token, page.size + 1)
+        shown = found[: page.size]
+        more = encode_token(shown[-1].id) if len(found) > page.size else ""
+        return conversion_pb2.ListConversionsResponse(
+            conversions=[to.conversion_to_message(each) for each in shown], next_page_token=more
+        )
+
+    def WaitConversion(
+        self, request: conversion_pb2.WaitConversionRequest, context: Context
+    ) -> conversion_pb2.Conversion:
+        conversion_id = parse_name(CONVERSION, request.name)["conversion"]
+        found = self._conversions.wait(conversion_id, _seconds(request))
+        return to.conversion_to_message(found)
+
+    def CancelConversion(
+        self, request: conversion_pb2.CancelConversionRequest, context: Context
+    ) -> conversion_pb2.Conversion:
+        conversion_id = parse_name(CONVERSION, request.name)["conversion"]
+        answer = self._ledger.once(
+            request,
+            conversion_pb2.Conversion,
+            lambda records: to.conversion_to_message(
+                self._conversions.cancel(records, conversion_id)
+            ),
+        )
+        self._conversions.stop(self._found(answer.name))
+        return answer
+
+    def _found(self, name: str) -> Conversion:
+        conversion_id = parse_name(CONVERSION, name)["conversion"]
+        with self._ledger.reading() as records:
+            return self._conversions.get(records, conversion_id)
+
+
+def _seconds(request: pb.WaitPipelineRunRequest | conversion_pb2.WaitConversionRequest) -> float:
+    """How long to wait, within the caller's deadline."""
+    asked = request.timeout.ToTimedelta().total_seconds() or DEFAULT_WAIT
+    return min(asked, LONGEST_WAIT, max(remaining() - SPARE, 0.0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,41 @@ def estimator_to_onnx(estimator: Any, width: int) -> bytes:
     except Exception as error:
         raise _refusal("skl2onnx", estimator, error) from error
     return canonical(graph)
+
+
+def source_to_onnx(kind: str, model: Any, width: int) -> bytes:
+    """Converts what a model file of `width` inputs holds; raises ConversionError.
+
+    Args:
+        kind: Format of the file: `lightgbm`, `xgboost` or `skops`.
+        model: The object of its library.
+    """
+    if kind == "lightgbm":
+        return lightgbm_to_onnx(type(model)(model_str=in_float32(model.model_to_string())), width)
+    if kind == "xgboost":
+        # Whatever its columns were called: the converter takes no other names.
+        model.feature_names = [f"f{at}" for at in range(width)]
+        return xgboost_to_onnx(model, width)
+    return estimator_to_onnx(model, width)
+
+
+def in_float32(text: str) -> str:
+    """Rounds the thresholds of a LightGBM model down to float32, the kind of its inputs.
+
+    No float32 lies between a threshold and the float32 below it, so every row goes where it went
+    before. A converter that rounds to the nearest would send rows that lie on it the other way.
+    """
+
+    def rounded(line: re.Match[str]) -> str:
+        exact = np.array(line[1].split(), np.float64)
+        with np.errstate(over="ignore"):  # 1e300 divides what is missing from all the rest
+            near = exact.astype(np.float32)
+        below = np.where(near > exact, np.nextafter(near, np.float32(-np.inf)), near)
+        return "threshold=" + " ".join(repr(float(each)) for each in below)
+
+    # The sizes of the trees in bytes change, and may be left out.
+    text = re.sub(r"^tree_sizes=.*\n", "", text, flags=re.MULTILINE)
+    return re.sub(r"^threshold=(.*)$", rounded, text, flags=re.MULTILINE)
 
 
 def canonical(graph: Any) -> bytes:

@@ -1,4 +1,4 @@
-"""Pipelines and runs as JSON documents and back."""
+"""Pipelines, runs and conversions as JSON documents and back."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
 
+from training_svc.domain.conversions import Conversion, ConversionState
 from training_svc.domain.pipelines import (
     ConversionSpec,
     DataCheck,
@@ -89,6 +90,28 @@ def run_from(document: Document) -> PipelineRun:
                 name: _moment(document[name])
                 for name in ("window_start", "window_end", "create_time", "end_time")
             },
+        }
+    )
+
+
+def conversion_document(conversion: Conversion) -> Document:
+    """Makes a JSON document of a conversion."""
+    plain: Document = _plain(asdict(conversion))
+    return plain
+
+
+def conversion_from(document: Document) -> Conversion:
+    """Reads a conversion from its document."""
+    return Conversion(
+        **{
+            **document,
+            "spec": ConversionSpec(**document["spec"]),
+            "state": ConversionState(document["state"]),
+            "artifacts": tuple(tuple(each) for each in document["artifacts"]),
+            "parity_reports": tuple(document["parity_reports"]),
+            "inputs": tuple(document["inputs"]),
+            "create_time": _moment(document["create_time"]),
+            "end_time": _moment(document["end_time"]),
         }
     )
 

@@ -9,9 +9,12 @@ from typing import Any
 
 from google.protobuf import json_format
 from google.protobuf.message import Message
+from modelyard.registry.v1 import registry_pb2
+from modelyard.training.v1 import conversion_pb2
 from modelyard.training.v1 import training_pb2 as pb
 
 from service_kit.errors import InvalidArgument
+from training_svc.domain.conversions import Conversion
 from training_svc.domain.pipelines import (
     ConversionSpec,
     DataCheck,
@@ -227,6 +230,43 @@ def run_to_message(run: PipelineRun) -> pb.PipelineRun:
     )
     times = ("window_start", "window_end", "create_time", "end_time")
     _set_times(message, {name: getattr(run, name) for name in times})
+    return message
+
+
+def conversion_wanted(message: conversion_pb2.Conversion) -> Conversion:
+    """Reads what a caller may set of a conversion."""
+    return Conversion(
+        id="",
+        source=message.source,
+        format=message.format,
+        sample=message.sample,
+        create_time=EPOCH,
+        spec=conversion_from(message.spec),
+        outputs=message.output_count or 1,
+    )
+
+
+def conversion_to_message(conversion: Conversion) -> conversion_pb2.Conversion:
+    """Makes the contract's conversion."""
+    message = conversion_pb2.Conversion(
+        name=conversion.name,
+        source=conversion.source,
+        format=conversion.format,
+        sample=conversion.sample,
+        spec=pb.ConversionSpec(**asdict(conversion.spec)),
+        output_count=conversion.outputs,
+        state=f"STATE_{conversion.state}",
+        reason=conversion.reason,
+        runtime=conversion.runtime,
+        artifacts=[
+            registry_pb2.VersionArtifact(role=role, filename=name, artifact=at, format=kind)
+            for role, name, at, kind in conversion.artifacts
+        ],
+        parity_reports=[registry_pb2.ParityReport(**each) for each in conversion.parity_reports],
+        inputs=conversion.inputs,
+    )
+    times = {"create_time": conversion.create_time, "end_time": conversion.end_time}
+    _set_times(message, times)
     return message
 
 

@@ -23,6 +23,8 @@ from training_svc.tables import ArrowTable, from_chunks
 
 LONG_CALL = 300.0
 CHUNK = 1 << 20
+MOST_BYTES = 1 << 30
+"""Most bytes of an artifact that is read into memory."""
 
 
 class FeatureClient:
@@ -116,12 +118,24 @@ class RegistryClient:
         with calling("registry"):
             return str(self._stub.WriteArtifact(messages(), timeout=LONG_CALL).name)
 
-    def read(self, artifact: str) -> bytes:
-        """Reads stored content."""
+    def read(self, artifact: str, most_bytes: int = MOST_BYTES) -> bytes:
+        """Reads stored content and verifies it.
+
+        Raises:
+            FailedPrecondition: `ARTIFACT_TOO_LARGE`, `ARTIFACT_CORRUPT`.
+        """
         request = registry_pb2.ReadArtifactRequest(name=artifact)
+        content = bytearray()
         with calling("registry"):
-            chunks = self._stub.ReadArtifact(request, timeout=LONG_CALL)
-            return b"".join(each.chunk for each in chunks)
+            for each in self._stub.ReadArtifact(request, timeout=LONG_CALL):
+                content += each.chunk
+                if len(content) > most_bytes:
+                    raise FailedPrecondition(
+                        "ARTIFACT_TOO_LARGE", f"{artifact} has over {most_bytes:,} bytes"
+                    )
+        if artifact != f"artifacts/{hashlib.sha256(content).hexdigest()}":
+            raise FailedPrecondition("ARTIFACT_CORRUPT", "the artifact has another content")
+        return bytes(content)
 
     def champion(self, model: str) -> Champion | None:
         """The version that the alias `champion` points at."""

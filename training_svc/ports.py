@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from training_svc.domain.conversions import Conversion
 from training_svc.domain.encoding import Input
 from training_svc.domain.pipelines import Pipeline, PipelineRun, TrainerSpec
 from training_svc.trainers import Fitted
@@ -20,7 +21,7 @@ Check: TypeAlias = Callable[[], None]
 
 
 class Records(Protocol):
-    """Pipelines and runs, within one transaction."""
+    """Pipelines, runs and conversions, within one transaction."""
 
     def pipeline(self, pipeline_id: str) -> Pipeline | None: ...
     def pipelines(self, after: str, limit: int) -> list[Pipeline]: ...
@@ -41,6 +42,13 @@ class Records(Protocol):
         ...
 
     def save_run(self, run: PipelineRun) -> None: ...
+    def conversion(self, conversion_id: str, *, to_change: bool = False) -> Conversion | None:
+        """Gets a conversion; `to_change` as for runs."""
+        ...
+
+    def conversions(self, below: str, limit: int) -> list[Conversion]: ...
+    def unfinished_conversions(self) -> list[Conversion]: ...
+    def save_conversion(self, conversion: Conversion) -> None: ...
 
 
 class Store(Protocol):
@@ -99,7 +107,10 @@ class Registry(Protocol):
         """Stores content; gives `artifacts/{sha256}`."""
         ...
 
-    def read(self, artifact: str) -> bytes: ...
+    def read(self, artifact: str, most_bytes: int = ...) -> bytes:
+        """Reads stored content of at most so many bytes."""
+        ...
+
     def champion(self, model: str) -> Champion | None: ...
     def version(self, name: str) -> Champion: ...
     def ensure_model(self, model: str, owner: str, request_id: str) -> None: ...
@@ -136,7 +147,7 @@ class TrainingJobs(Protocol):
 
 
 Score: TypeAlias = Callable[[NDArray[np.float32]], NDArray[np.float64]]
-"""From n x inputs rows to n scores; called from one thread at a time."""
+"""From n x inputs rows to n scores, or n x outputs of more than one; from one thread at a time."""
 
 LoadModel: TypeAlias = Callable[[str, bytes, int], Score]
 """Loads a model file of so many inputs by a runtime plugin."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
@@ -11,6 +10,7 @@ from croniter import croniter
 
 from service_kit.clock import Clock
 from service_kit.errors import DomainError, InvalidArgument, Unavailable
+from service_kit.periodic import Periodic
 from training_svc.domain.pipelines import Pipeline
 
 logger = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ def due(expression: str, since: datetime, now: datetime) -> datetime | None:
     return latest.astimezone(UTC) if since < latest <= now else None
 
 
-class Scheduler:
+class Scheduler(Periodic):
     """Starts scheduled runs, once a moment however many processes look.
 
     A moment that passed while the service was down is made up for when it is less than an hour
@@ -56,21 +56,16 @@ class Scheduler:
     """
 
     def __init__(self, clock: Clock, pipelines: Callable[[], list[Pipeline]], start: Start) -> None:
+        super().__init__("scheduler", TICK, at_once=False)
         self._clock = clock
         self._pipelines = pipelines
         self._start = start
         self._started: dict[str, datetime] = {}
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="scheduler", daemon=True)
 
-    def start(self) -> None:
-        """Begins to look."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Ends."""
-        self._stopping.set()
-        self._thread.join(timeout=1.0)
+    def work(self) -> bool:
+        """Starts what is due."""
+        self.look()
+        return False
 
     def look(self) -> None:
         """Starts what is due; what can't be started now is tried again at the next look."""
@@ -88,10 +83,3 @@ class Scheduler:
             except DomainError as error:
                 logger.warning("a scheduled run is refused", extra={"reason": error.reason})
             self._started[pipeline.id] = moment
-
-    def _run(self) -> None:
-        while not self._stopping.wait(TICK):
-            try:
-                self.look()
-            except Exception:
-                logger.exception("the scheduler could not look")

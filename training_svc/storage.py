@@ -12,7 +12,15 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from service_kit.database import JsonColumn, UtcDateTime, make_metadata, reading, transaction
 from service_kit.idempotency import idempotency_table
-from training_svc.documents import pipeline_document, pipeline_from, run_document, run_from
+from training_svc.documents import (
+    conversion_document,
+    conversion_from,
+    pipeline_document,
+    pipeline_from,
+    run_document,
+    run_from,
+)
+from training_svc.domain.conversions import Conversion, ConversionState
 from training_svc.domain.pipelines import ENDED, Pipeline, PipelineRun
 
 
@@ -45,11 +53,21 @@ class RunRow(Base):
     create_time: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
+class ConversionRow(Base):
+    """A conversion; its id (UUIDv7) sorts by time."""
+
+    __tablename__ = "conversions"
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    state: Mapped[str] = mapped_column(String(20), index=True)
+    document: Mapped[dict[str, Any]] = mapped_column(JsonColumn)
+
+
 idempotency = idempotency_table(Base)
 
 
 class SqlRecords:
-    """Pipelines and runs within one transaction."""
+    """Pipelines, runs and conversions within one transaction."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -118,6 +136,33 @@ class SqlRecords:
         """Changes a run."""
         row = self._session.get_one(RunRow, run.id)
         row.state, row.document = run.state, run_document(run)
+        self._session.flush()
+
+    def conversion(self, conversion_id: str, *, to_change: bool = False) -> Conversion | None:
+        """Gets a conversion, locked until the transaction ends when it is to be changed."""
+        row = self._session.get(ConversionRow, conversion_id, with_for_update=to_change)
+        return None if row is None else conversion_from(row.document)
+
+    def conversions(self, below: str, limit: int) -> list[Conversion]:
+        """Lists conversions, newest first, with ids below a bound."""
+        query = select(ConversionRow)
+        if below:
+            query = query.where(ConversionRow.id < below)
+        rows = self._session.scalars(query.order_by(ConversionRow.id.desc()).limit(limit))
+        return [conversion_from(row.document) for row in rows]
+
+    def unfinished_conversions(self) -> list[Conversion]:
+        """Lists all conversions that have not ended, oldest first."""
+        under_way = sorted(each for each in ConversionState if not each.ended)
+        query = select(ConversionRow).where(ConversionRow.state.in_(under_way))
+        rows = self._session.scalars(query.order_by(ConversionRow.id))
+        return [conversion_from(row.document) for row in rows]
+
+    def save_conversion(self, conversion: Conversion) -> None:
+        """Creates or changes a conversion."""
+        row = self._session.get(ConversionRow, conversion.id) or ConversionRow(id=conversion.id)
+        row.state, row.document = conversion.state, conversion_document(conversion)
+        self._session.add(row)
         self._session.flush()
 
 

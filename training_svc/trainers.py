@@ -6,10 +6,10 @@ runs in a Ray worker: it imports what it needs when it is called.
 
 from __future__ import annotations
 
-import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from training_svc.conversion import (
     ConversionError,
     estimator_to_onnx,
+    in_float32,
     lightgbm_to_onnx,
     xgboost_to_onnx,
 )
@@ -78,12 +79,13 @@ def exported(
     return Fitted("onnx", model, "onnx", files, importance, scores, native=kind)
 
 
-class Trainer:
+class Trainer(ABC):
     """What all trainers have in common."""
 
     api_version: ClassVar[int] = 1
     capabilities: ClassVar[frozenset[str]] = frozenset()
 
+    @abstractmethod
     def fit(
         self,
         inputs: NDArray[np.float32],
@@ -93,31 +95,48 @@ class Trainer:
         threads: int,
     ) -> Fitted:
         """Trains on n x inputs rows with n labels (0 or 1)."""
-        raise NotImplementedError
 
 
 class _Config(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
-class LightGBM(Trainer):
-    """Gradient boosted trees (Ke et al., NeurIPS 2017), exported to ONNX."""
+@dataclass(frozen=True)
+class Lesson:
+    """What a model learns from, and with what.
 
-    class Config(_Config):
-        """Hyperparameters, named as LightGBM names them."""
+    Attributes:
+        inputs: n x inputs rows.
+        labels: n labels, 0 or 1.
+        names: Of the inputs.
+        seed: Of every random number generator.
+        threads: Threads to learn with.
+    """
 
-        num_iterations: int = Field(default=200, ge=1, le=10_000)
-        num_leaves: int = Field(default=31, ge=2, le=4096)
-        learning_rate: float = Field(default=0.05, gt=0, le=1)
-        min_data_in_leaf: int = Field(default=20, ge=1)
-        feature_fraction: float = Field(default=1.0, gt=0, le=1)
-        bagging_fraction: float = Field(default=1.0, gt=0, le=1)
-        bagging_freq: int = Field(default=0, ge=0)
-        lambda_l2: float = Field(default=0.0, ge=0)
-        shuffle_inputs: bool = False
-        """Fault drill: learn from rows whose inputs were shuffled column by column."""
+    inputs: NDArray[np.float32]
+    labels: NDArray[np.float64]
+    names: Sequence[str]
+    seed: int
+    threads: int
 
-    def __init__(self, config: Config) -> None:
+    @property
+    def width(self) -> int:
+        """Number of inputs."""
+        return int(self.inputs.shape[1])
+
+    @property
+    def sample(self) -> NDArray[np.float32]:
+        """The rows on which the exported model is compared with its source."""
+        return self.inputs[:PARITY_ROWS]
+
+
+C = TypeVar("C", bound=BaseModel)
+
+
+class BuiltIn(Trainer, Generic[C]):
+    """A trainer with its settings."""
+
+    def __init__(self, config: C) -> None:
         self._config = config
 
     def fit(
@@ -129,28 +148,60 @@ class LightGBM(Trainer):
         threads: int,
     ) -> Fitted:
         """Trains on n x inputs rows with n labels (0 or 1)."""
+        return self._learn(Lesson(inputs, labels, names, seed, threads))
+
+    @abstractmethod
+    def _learn(self, lesson: Lesson) -> Fitted:
+        """Trains and exports."""
+
+
+class LightGBMConfig(_Config):
+    """Hyperparameters, named as LightGBM names them."""
+
+    num_iterations: int = Field(default=200, ge=1, le=10_000)
+    num_leaves: int = Field(default=31, ge=2, le=4096)
+    learning_rate: float = Field(default=0.05, gt=0, le=1)
+    min_data_in_leaf: int = Field(default=20, ge=1)
+    feature_fraction: float = Field(default=1.0, gt=0, le=1)
+    bagging_fraction: float = Field(default=1.0, gt=0, le=1)
+    bagging_freq: int = Field(default=0, ge=0)
+    lambda_l2: float = Field(default=0.0, ge=0)
+    shuffle_inputs: bool = False
+    """Fault drill: learn from rows whose inputs were shuffled column by column."""
+
+
+class LightGBM(BuiltIn[LightGBMConfig]):
+    """Gradient boosted trees (Ke et al., NeurIPS 2017), exported to ONNX."""
+
+    Config: ClassVar[type[BaseModel]] = LightGBMConfig
+
+    def _learn(self, lesson: Lesson) -> Fitted:
         import lightgbm
 
         settings = self._config.model_dump(exclude={"num_iterations", "shuffle_inputs"})
         parameters = {
             **settings,
             "objective": "binary",
-            "seed": seed,
+            "seed": lesson.seed,
             "deterministic": True,
             "force_row_wise": True,
-            "num_threads": threads,
+            "num_threads": lesson.threads,
             "verbosity": -1,
         }
-        seen = shuffled(inputs, seed) if self._config.shuffle_inputs else inputs
-        data = lightgbm.Dataset(seen, labels, feature_name=list(names), free_raw_data=True)
+        seen = lesson.inputs
+        if self._config.shuffle_inputs:
+            seen = shuffled(seen, lesson.seed)
+        data = lightgbm.Dataset(
+            seen, lesson.labels, feature_name=list(lesson.names), free_raw_data=True
+        )
         trained = lightgbm.train(parameters, data, self._config.num_iterations)
         text = in_float32(trained.model_to_string())
         booster = lightgbm.Booster(model_str=text)
         return exported(
-            lambda: lightgbm_to_onnx(booster, inputs.shape[1]),
+            lambda: lightgbm_to_onnx(booster, lesson.width),
             ("model.txt", "lightgbm", text.encode()),
             trained.feature_importance("gain").astype(float).tolist(),
-            trained.predict(inputs[:PARITY_ROWS], num_threads=threads),
+            trained.predict(lesson.sample, num_threads=lesson.threads),
         )
 
 
@@ -163,47 +214,20 @@ def shuffled(inputs: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
     return broken
 
 
-def in_float32(text: str) -> str:
-    """Rounds the thresholds of a LightGBM model down to float32, the kind of its inputs.
+class LogisticConfig(_Config):
+    """Settings, named as scikit-learn names them."""
 
-    No float32 lies between a threshold and the float32 below it, so every row goes where it went
-    before. A converter that rounds to the nearest would send rows that lie on it the other way.
-    """
-
-    def rounded(line: re.Match[str]) -> str:
-        exact = np.array(line[1].split(), np.float64)
-        with np.errstate(over="ignore"):  # 1e300 divides what is missing from all the rest
-            near = exact.astype(np.float32)
-        below = np.where(near > exact, np.nextafter(near, np.float32(-np.inf)), near)
-        return "threshold=" + " ".join(repr(float(each)) for each in below)
-
-    # The sizes of the trees in bytes change, and may be left out.
-    text = re.sub(r"^tree_sizes=.*\n", "", text, flags=re.MULTILINE)
-    return re.sub(r"^threshold=(.*)$", rounded, text, flags=re.MULTILINE)
+    C: float = Field(default=1.0, gt=0)
+    max_iter: int = Field(default=200, ge=1, le=10_000)
+    class_weight: Literal["balanced"] | None = None
 
 
-class Logistic(Trainer):
+class Logistic(BuiltIn[LogisticConfig]):
     """Logistic regression on standardized inputs with missing values at the mean."""
 
-    class Config(_Config):
-        """Settings, named as scikit-learn names them."""
+    Config: ClassVar[type[BaseModel]] = LogisticConfig
 
-        C: float = Field(default=1.0, gt=0)
-        max_iter: int = Field(default=200, ge=1, le=10_000)
-        class_weight: Literal["balanced"] | None = None
-
-    def __init__(self, config: Config) -> None:
-        self._config = config
-
-    def fit(
-        self,
-        inputs: NDArray[np.float32],
-        labels: NDArray[np.float64],
-        names: Sequence[str],  # noqa: ARG002
-        seed: int,
-        threads: int,  # noqa: ARG002
-    ) -> Fitted:
-        """Trains on n x inputs rows with n labels (0 or 1)."""
+    def _learn(self, lesson: Lesson) -> Fitted:
         from sklearn.impute import SimpleImputer
         from sklearn.linear_model import LogisticRegression
         from sklearn.pipeline import make_pipeline
@@ -212,98 +236,86 @@ class Logistic(Trainer):
         model = make_pipeline(
             SimpleImputer(keep_empty_features=True),
             StandardScaler(),
-            LogisticRegression(random_state=seed, **self._config.model_dump()),
+            LogisticRegression(random_state=lesson.seed, **self._config.model_dump()),
         )
-        model.fit(inputs, labels.astype(int))
+        model.fit(lesson.inputs, lesson.labels.astype(int))
         return Fitted(
             runtime="onnx",
-            model=estimator_to_onnx(model, inputs.shape[1]),
+            model=estimator_to_onnx(model, lesson.width),
             model_format="onnx",
             files={},
             importance=np.abs(model[-1].coef_[0]).tolist(),
-            predictions=model.predict_proba(inputs[:PARITY_ROWS])[:, 1].astype(np.float64),
+            predictions=model.predict_proba(lesson.sample)[:, 1].astype(np.float64),
         )
 
 
-class XGBoost(Trainer):
+class XGBoostConfig(_Config):
+    """Hyperparameters, named as XGBoost names them."""
+
+    num_boost_round: int = Field(default=200, ge=1, le=10_000)
+    max_depth: int = Field(default=6, ge=1, le=32)
+    eta: float = Field(default=0.1, gt=0, le=1)
+    min_child_weight: float = Field(default=1.0, ge=0)
+    subsample: float = Field(default=1.0, gt=0, le=1)
+    colsample_bytree: float = Field(default=1.0, gt=0, le=1)
+    reg_lambda: float = Field(default=1.0, ge=0)
+
+
+class XGBoost(BuiltIn[XGBoostConfig]):
     """Gradient boosted trees (Chen and Guestrin, KDD 2016), exported to ONNX."""
 
-    class Config(_Config):
-        """Hyperparameters, named as XGBoost names them."""
+    Config: ClassVar[type[BaseModel]] = XGBoostConfig
 
-        num_boost_round: int = Field(default=200, ge=1, le=10_000)
-        max_depth: int = Field(default=6, ge=1, le=32)
-        eta: float = Field(default=0.1, gt=0, le=1)
-        min_child_weight: float = Field(default=1.0, ge=0)
-        subsample: float = Field(default=1.0, gt=0, le=1)
-        colsample_bytree: float = Field(default=1.0, gt=0, le=1)
-        reg_lambda: float = Field(default=1.0, ge=0)
-
-    def __init__(self, config: Config) -> None:
-        self._config = config
-
-    def fit(
-        self,
-        inputs: NDArray[np.float32],
-        labels: NDArray[np.float64],
-        names: Sequence[str],
-        seed: int,
-        threads: int,
-    ) -> Fitted:
-        """Trains on n x inputs rows with n labels (0 or 1)."""
+    def _learn(self, lesson: Lesson) -> Fitted:
         import xgboost
 
         settings = self._config.model_dump(exclude={"num_boost_round"})
-        parameters = {**settings, "objective": "binary:logistic", "seed": seed, "nthread": threads}
-        booster = xgboost.train(
-            parameters, xgboost.DMatrix(inputs, labels), self._config.num_boost_round
-        )
+        parameters = {
+            **settings,
+            "objective": "binary:logistic",
+            "seed": lesson.seed,
+            "nthread": lesson.threads,
+        }
+        data = xgboost.DMatrix(lesson.inputs, lesson.labels)
+        booster = xgboost.train(parameters, data, self._config.num_boost_round)
         gains = booster.get_score(importance_type="gain")
         return exported(
-            lambda: xgboost_to_onnx(booster, inputs.shape[1]),
+            lambda: xgboost_to_onnx(booster, lesson.width),
             ("model.ubj", "xgboost", bytes(booster.save_raw("ubj"))),
             # Without names of their own, columns are called f0, f1, ...
-            [float(gains.get(f"f{at}", 0.0)) for at in range(len(names))],
-            booster.predict(xgboost.DMatrix(inputs[:PARITY_ROWS])),
+            [float(gains.get(f"f{at}", 0.0)) for at in range(lesson.width)],
+            booster.predict(xgboost.DMatrix(lesson.sample)),
         )
 
 
-class HistGradientBoosting(Trainer):
+class HistGradientBoostingConfig(_Config):
+    """Settings, named as scikit-learn names them."""
+
+    max_iter: int = Field(default=200, ge=1, le=10_000)
+    learning_rate: float = Field(default=0.1, gt=0, le=1)
+    max_leaf_nodes: int = Field(default=31, ge=2, le=4096)
+    min_samples_leaf: int = Field(default=20, ge=1)
+    l2_regularization: float = Field(default=0.0, ge=0)
+
+
+class HistGradientBoosting(BuiltIn[HistGradientBoostingConfig]):
     """scikit-learn's histogram gradient boosting, as ONNX where skl2onnx manages, else as skops."""
 
-    class Config(_Config):
-        """Settings, named as scikit-learn names them."""
+    Config: ClassVar[type[BaseModel]] = HistGradientBoostingConfig
 
-        max_iter: int = Field(default=200, ge=1, le=10_000)
-        learning_rate: float = Field(default=0.1, gt=0, le=1)
-        max_leaf_nodes: int = Field(default=31, ge=2, le=4096)
-        min_samples_leaf: int = Field(default=20, ge=1)
-        l2_regularization: float = Field(default=0.0, ge=0)
-
-    def __init__(self, config: Config) -> None:
-        self._config = config
-
-    def fit(
-        self,
-        inputs: NDArray[np.float32],
-        labels: NDArray[np.float64],
-        names: Sequence[str],
-        seed: int,
-        threads: int,  # noqa: ARG002
-    ) -> Fitted:
-        """Trains on n x inputs rows with n labels (0 or 1)."""
+    def _learn(self, lesson: Lesson) -> Fitted:
         from sklearn.ensemble import HistGradientBoostingClassifier
         from skops import io
 
         model = HistGradientBoostingClassifier(
-            random_state=seed, early_stopping=False, **self._config.model_dump()
+            random_state=lesson.seed, early_stopping=False, **self._config.model_dump()
         )
-        model.fit(inputs, labels.astype(int))
+        model.fit(lesson.inputs, lesson.labels.astype(int))
         return exported(
-            lambda: estimator_to_onnx(model, inputs.shape[1]),
+            lambda: estimator_to_onnx(model, lesson.width),
             ("model.skops", "skops", io.dumps(model)),
-            split_counts(model, len(names)),
-            model.predict_proba(inputs[:PARITY_ROWS])[:, 1],
+            split_counts(model, lesson.width),
+            model.predict_proba(lesson.sample)[:, 1],
         )
 
 

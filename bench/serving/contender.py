@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from bench.serving.cpu import Group, one_group
+from bench.serving.cpu import Group, Strays, nobody, one_group
 from bench.serving.model import Model, Vector
 from bench.serving.processes import Tree
 from bench.serving.requests import Exchange
@@ -66,6 +66,7 @@ class Running:
         exchanges: What to ask, by workload; a workload that is absent can't be asked.
         accepted: Answers to the model's rows by each version that serves.
         group: What each process belongs to.
+        strays: Its processes that are not in the tree.
     """
 
     tree: Tree
@@ -73,6 +74,7 @@ class Running:
     exchanges: Mapping[str, Exchange]
     accepted: tuple[Vector, ...]
     group: Group = field(default=one_group)
+    strays: Strays = field(default=nobody)
 
 
 class Contender(Protocol):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import psutil
 
 Group = Callable[[psutil.Process], str]
+Strays = Callable[[], Sequence[psutil.Process]]
+"""Processes of a server that are nobody's children."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +35,16 @@ def one_group(_: psutil.Process) -> str:
     return "server"
 
 
-def snapshot(root: int, group: Group = one_group) -> Snapshot:
-    """CPU time of a process and all its descendants, by pid and time of start."""
+def nobody() -> Sequence[psutil.Process]:
+    """No processes beside the tree."""
+    return ()
+
+
+def snapshot(root: int, group: Group = one_group, strays: Strays = nobody) -> Snapshot:
+    """CPU time of a process, all its descendants and its strays, by pid and time of start."""
     found: dict[tuple[int, float], Used] = {}
     parent = psutil.Process(root)
-    for each in (parent, *parent.children(recursive=True)):
+    for each in (parent, *parent.children(recursive=True), *strays()):
         try:
             times = each.cpu_times()
             seconds = times.user + times.system + times.children_user + times.children_system

@@ -30,9 +30,12 @@ from bench.serving.requests import (
 )
 from client.sdk import Client
 from client.suite.supervisor import gateway_readiness
+from client.suite.warden import MARK
 
 ROOT = Path(__file__).parents[2]
 _OFFSETS = (0, 1, *range(21, 27), 30, 31, 32, 40, 50, *range(71, 77))
+#: What a replica's process runs; it is nobody's child, so that it can outlive Ray.
+REPLICA = "serving_svc.replica_process"
 _HOWS = {
     "v2": "split by the hash of each prediction's id; one tensor, as the peers are asked",
     "key": "the split sticks to a field of the request; `:predict` with named values",
@@ -91,7 +94,7 @@ class Modelyard:
             tree.stop()
             raise
         answers = tuple(each.expected for each in place.models)
-        return Running(tree, client.url, {}, answers, parts_of(home))
+        return Running(tree, client.url, {}, answers, parts_of(home), lambda: replicas_of(home))
 
 
 def home_of(place: Place) -> Path:
@@ -153,13 +156,27 @@ def _predict(endpoint: str, rows: Matrix, batch: int, stored: int) -> Exchange:
     return Exchange(f"/v1/endpoints/{endpoint}:predict", bodies, parts, parse_predict)
 
 
+def replicas_of(home: Path) -> Sequence[psutil.Process]:
+    """The replicas of a suite."""
+    state = json.loads((home / "run" / "suite.json").read_text())
+    mark = psutil.Process(state["processes"]["gateway"]).environ()[MARK]
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if REPLICA in process.cmdline() and process.environ().get(MARK) == mark:
+                found.append(process)
+        except psutil.Error:
+            continue  # it has ended, or is somebody else's
+    return found
+
+
 def parts_of(home: Path) -> Group:
     """Says which part of the suite a process belongs to: gateway, replicas, valkey, ray, others."""
     state = json.loads((home / "run" / "suite.json").read_text())
     names = {pid: name for name, pid in state["processes"].items()}
 
     def part(process: psutil.Process) -> str:
-        if " ".join(process.cmdline()[:1]).startswith("ray::ServeReplica"):
+        if REPLICA in process.cmdline():
             return "replicas"
         for each in (process, *process.parents()):
             if each.pid in names:

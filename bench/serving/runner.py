@@ -109,12 +109,13 @@ def measure(running: Running, workload: Workload, seconds: float) -> tuple[Measu
     checked = compare(running.base, exchange, running.accepted)
     connections, size = workload.connections, checked.answer_bytes
     run_load(running.base, exchange, connections, WARM_UP_S, size)
-    before = snapshot(running.tree.pid, running.group)
+    parts = running.tree.pid, running.group, running.strays
+    before = snapshot(*parts)
     load = run_load(running.base, exchange, connections, seconds, size)
-    used = spent(before, snapshot(running.tree.pid, running.group))
+    used = spent(before, snapshot(*parts))
     if not load.requests:
         raise WrongAnswerError("no answers under load")
-    parts = {part: second * 1e6 / load.requests for part, second in used.items()}
+    by_part = {part: second * 1e6 / load.requests for part, second in used.items()}
     measured = Measured(
         rps=load.requests / load.seconds,
         p50_ms=load.p50_ms,
@@ -122,8 +123,8 @@ def measure(running: Running, workload: Workload, seconds: float) -> tuple[Measu
         p99_ms=load.p99_ms,
         requests=load.requests,
         errors=load.errors,
-        cpu_us=sum(parts.values()),
-        cpu_us_by_part=parts,
+        cpu_us=sum(by_part.values()),
+        cpu_us_by_part=by_part,
         generator_cpu_us=load.generator_cpu_s * 1e6 / load.requests,
     )
     return measured, checked.difference

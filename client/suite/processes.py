@@ -92,9 +92,9 @@ class Child:
         if self.process is None:
             return
         try:
-            self.process.wait(max(0.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            pass
+            # Late or not, all of its group is killed then: it may have left children behind.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(max(0.0, deadline - time.monotonic()))
         finally:
             kill_group(self.process.pid)
             self.process.wait()

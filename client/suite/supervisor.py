@@ -215,6 +215,12 @@ def running_suite(home: Path) -> dict[str, object] | None:
     return state if state.get("pid") == pid else None
 
 
+def suites_below(home: Path) -> list[Path]:
+    """Homes directly below a folder in which suites run, as the demo's is below the default one."""
+    found = sorted(lock.parent.parent for lock in home.glob("*/run/lock"))
+    return [each for each in found if holder(each) is not None]
+
+
 def stop_running(home: Path) -> bool:
     """Asks a running suite's launcher to stop and waits for its end; False without one."""
     pid = holder(home)

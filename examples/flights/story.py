@@ -239,7 +239,6 @@ class Story:
         self.watch.poll()
         self._hold("a run is under way", lambda: self.watch.training)
         self._hold("a challenger is being loaded", lambda: self.watch.loading)
-        self._hold("the drift reference follows", lambda: self.watch.following)
         due = self.watch.promoted() or tick.time >= self.script.fault_by
         if due and not self.outcome.broken_run and not self.watch.rolling_out:
             history.catch_up(tick.time, at_once=True)

@@ -54,11 +54,21 @@ class OnlineFeatures:
     ) -> list[FeatureColumn]:
         """Features of entities, one column a feature in the order of the service.
 
+        Values are the newest of each entity, also those newer than `as_of`. One that was never
+        written, or whose time to live is over, is None, with a status that says which.
+
         Args:
             service: Id of a feature service.
-            keys: A column of values for each join key of the service.
+            keys: A column of n values for each join key of the service.
             as_of: When values must not have outlived their time to live; now when absent.
-            as_of_us: The same for each row, microseconds since the epoch, 0 for now; or nothing.
+            as_of_us: The same for each of the n rows, microseconds since the epoch, 0 for now;
+                empty to take `as_of` for all.
+
+        Raises:
+            NotFound: There is no such feature service.
+            InvalidArgument: `UNEVEN_COLUMNS`, or a key column is missing, unknown or of another
+                type.
+            Unavailable: The online store does not answer.
         """
         plan = self._plan(service)
         asked = plan.ask(keys)

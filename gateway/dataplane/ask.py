@@ -27,7 +27,9 @@ class Ask:
         event_times_us: When the things predicted about happen; now when absent.
         version: Version or variant that must answer; the traffic table decides when empty.
         matrix: Inputs that the caller encoded already: float32, little-endian, row-major.
+        ids: Prediction ids, one a row; new ones when absent.
         return_features: Whether the inputs go back with the answer.
+        unit: What the traffic split sticks to in all rows, when the caller names it beside them.
         where: How fields are named in refusals.
         where_time: How a row's event time is.
         time_limit: Seconds that the caller gives at most.
@@ -39,7 +41,9 @@ class Ask:
     event_times_us: Sequence[int] | None = None
     version: str = ""
     matrix: bytes | None = None
+    ids: Sequence[str] | None = None
     return_features: bool = False
+    unit: str = ""
     where: Where = instance_path
     where_time: Callable[[int], str] = "event_times[{}]".format
     time_limit: float = 30.0
@@ -54,6 +58,7 @@ class Prepared:
         columns: What the model sees, before encoding, and the entity keys; empty when it is all
             in `instances`, or the caller encoded the matrix.
         instances: What the caller gave, when that is all that the model sees.
+        values: The numbers in them, row-major, as the caller gave them.
         times_us: When looked-up values became known, by field.
         features: All that the store gave.
     """
@@ -64,6 +69,7 @@ class Prepared:
     feature_service: str = ""
     features: FeatureColumns | None = None
     instances: Sequence[Mapping[str, Any]] = ()
+    values: Sequence[float] = ()
 
 
 @dataclass(slots=True)
@@ -77,6 +83,7 @@ class Scored:
         outputs: One tuple a row.
         latency_us: Time of the model call that succeeded.
         failed: Variants that failed before.
+        cached: Which rows were answered before, one a row; empty where no answers are kept.
     """
 
     rows: list[int]
@@ -87,6 +94,7 @@ class Scored:
     prepared: Prepared | None
     latency_us: int = 0
     failed: tuple[Variant, ...] = ()
+    cached: Sequence[bool] = ()
 
     @property
     def output_names(self) -> tuple[str, ...]:
@@ -100,7 +108,7 @@ class Answer:
 
     Attributes:
         ids: Prediction ids, one a row.
-        units: What the traffic was split by, one a row.
+        units: What the traffic was split by, one a row; `ids` itself when it was by them.
     """
 
     route: Route

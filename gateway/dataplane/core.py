@@ -8,9 +8,10 @@ from collections.abc import Coroutine, Sequence
 from typing import Any, Protocol
 
 from gateway.dataplane.ask import Answer, Ask, Prepared, Scored
+from gateway.dataplane.cache import AnswerCache, Known
 from gateway.dataplane.prepare import Preparer
 from gateway.dataplane.replicas import ReplicaError
-from gateway.dataplane.routing import Route, RoutingState, Variant
+from gateway.dataplane.routing import ROUTING_HEADER, Route, RoutingState, Variant
 from gateway.dataplane.scorer import Scorer
 from gateway.dataplane.split import check_ask, groups_of, units_of
 from gateway.dataplane.telemetry import gauge_under_way, observe, refused
@@ -44,10 +45,14 @@ class DataPlane:
         scorer: Has replicas score rows.
         preparer: Makes the inputs.
         recorder: Told of each answer.
+        cache: Keeps answers of the endpoints that want it.
     """
 
-    def __init__(self, scorer: Scorer, preparer: Preparer, recorder: Recorder) -> None:
+    def __init__(
+        self, scorer: Scorer, preparer: Preparer, recorder: Recorder, cache: AnswerCache
+    ) -> None:
         self.state = RoutingState()
+        self.cache = cache
         self._scorer = scorer
         self._preparer = preparer
         self._recorder = recorder
@@ -68,6 +73,11 @@ class DataPlane:
             raise Unavailable("NO_ROUTING_TABLE", "the gateway has no traffic table yet")
         raise NotFound("ENDPOINT_NOT_FOUND", "no such endpoint is being served", field="endpoint")
 
+    def routing_header(self, endpoint: str) -> bytes:
+        """The header that names the unit of a request to an endpoint, in lower case."""
+        route = self.state.routes.get(endpoint)
+        return ROUTING_HEADER if route is None else route.routing_header
+
     def ready(self, endpoint: str, version: str = "") -> bool:
         """Whether an endpoint, or one version of it, can answer now."""
         route = self.route(endpoint)
@@ -85,7 +95,7 @@ class DataPlane:
             refused(route, "OVERLOADED")
             raise Unavailable("OVERLOADED", "too many requests are under way at this endpoint")
         try:
-            answer = await self._answer(route, ask)
+            answer = await self.answer(route, ask)
         except DomainError as error:
             refused(route, error.reason)
             raise
@@ -114,14 +124,19 @@ class DataPlane:
         observe(answer, time.monotonic() - ask.began)
         self._recorder.record(ask, answer)
 
-    async def _answer(self, route: Route, ask: Ask) -> Answer:
+    async def answer(self, route: Route, ask: Ask) -> Answer:
+        """Answer a request that is counted as under way, and leave it unrecorded.
+
+        Raises:
+            DomainError: As `predict`.
+        """
         check_ask(route, ask)
-        ids = uuid7_strs(len(ask.instances))
+        ids = list(ask.ids or uuid7_strs(len(ask.instances)))
         units = units_of(route, ask, ids)
         given = ask.event_times_us
         times = list(given) if given else [time.time_ns() // 1_000] * len(ids)
         deadline = ask.began + min(route.deadline_s, ask.time_limit)
-        groups = groups_of(route, ask, units)
+        groups = groups_of(route, ask, ids, units)
         work = [
             self._score(
                 route, variant, ask, rows, [times[r] for r in rows] if given else None, deadline
@@ -146,8 +161,11 @@ class DataPlane:
         prepared: Prepared | None = None
         try:
             prepared = await self._preparer.prepare(variant, ask, rows, times, first)
-            outputs, took = await self._scorer.infer(variant, prepared, len(rows), first)
-            return Scored(rows, variant, variant, "", outputs, prepared, took)
+            known = await self._known(route, variant, prepared, len(rows), first)
+            return Scored(
+                *(rows, variant, variant, "", known.outputs, prepared, known.took_us),
+                cached=known.cached,
+            )
         except _FAILURES as error:
             failure: Exception = error
         failed: tuple[Variant, ...] = (variant,)
@@ -155,7 +173,9 @@ class DataPlane:
             champion = route.champion
             try:
                 other = await self._preparer.prepare(champion, ask, rows, times, deadline, prepared)
-                outputs, took = await self._scorer.infer(champion, other, len(rows), deadline)
+                outputs, took = await self._scorer.infer(
+                    champion, other.matrix, len(rows), deadline
+                )
                 return Scored(rows, variant, champion, "champion", outputs, other, took, failed)
             except (*_FAILURES, DomainError) as error:
                 failure, failed = error, (variant, champion)
@@ -163,6 +183,19 @@ class DataPlane:
             outputs = [route.default_outputs] * len(rows)
             return Scored(rows, variant, None, "default", outputs, prepared, 0, failed)
         raise _no_answer(failure) from failure
+
+    async def _known(
+        self, route: Route, variant: Variant, prepared: Prepared, rows: int, deadline: float
+    ) -> Known:
+        """The outputs of a variant, of rows that it has answered before those that are kept."""
+        if not route.cache_rows:
+            return Known(*await self._scorer.infer(variant, prepared.matrix, rows, deadline), [])
+        look = self.cache.look(route, variant, prepared.matrix)
+        if not look.missing:
+            return look.complete([], 0)
+        return look.complete(
+            *await self._scorer.infer(variant, look.missing, look.misses, deadline)
+        )
 
 
 async def _all(work: Sequence[Coroutine[Any, Any, Scored]]) -> list[Scored]:

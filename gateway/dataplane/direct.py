@@ -8,12 +8,12 @@ to `DataPlane.predict`, so that there is one place that knows what to do then.
 from __future__ import annotations
 
 import asyncio
-import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from gateway.dataplane.ask import Answer, Ask, Prepared, Scored
+from gateway.dataplane.cache import Look
 from gateway.dataplane.core import SHARE_BEFORE_FALLBACK, DataPlane
 from gateway.dataplane.pool import ReplicaPool
 from gateway.dataplane.prepare import given_inputs
@@ -26,6 +26,9 @@ from service_kit.ids import uuid7_strs
 
 #: Seconds between two looks for requests whose time is over.
 SWEEP_S = 0.05
+
+_NOTHING = Outcome(b"", 0)
+_NONE: Sequence[bool] = ()
 
 Done = Callable[[Answer | None], None]
 """Told once of the answer, or of nothing when the ordinary way has to find one; must not raise."""
@@ -44,17 +47,44 @@ class _Pending:
     done: Done
     left: int
     scored: list[Scored] = field(default_factory=list)
-    items: list[Item] = field(default_factory=list)
+    parts: Sequence[_Part] = ()
 
 
-@dataclass(slots=True)
-class _Part:
-    """The rows of a request that one variant answers."""
+class _Part(Item):
+    """The rows of a request that one variant answers.
 
-    variant: Variant
-    rows: list[int]
-    prepared: Prepared
-    stream: ReplicaStream
+    Attributes:
+        places: Places of the rows in the request.
+        stream: Nothing when the cache has all the answers.
+        look: What the cache has, where answers are kept; only what it lacks is sent.
+    """
+
+    __slots__ = ("look", "path", "pending", "places", "prepared", "stream", "variant")
+    pending: _Pending
+
+    def __init__(
+        self,
+        path: DirectPath,
+        variant: Variant,
+        places: list[int],
+        prepared: Prepared,
+        stream: ReplicaStream | None,
+        look: Look | None = None,
+    ) -> None:
+        if look is None:
+            super().__init__(prepared.matrix, len(places))
+        else:
+            super().__init__(look.missing, look.misses)
+        self.path = path
+        self.variant = variant
+        self.places = places
+        self.prepared = prepared
+        self.stream = stream
+        self.look = look
+
+    def done(self, outcome: Outcome | ReplicaError) -> None:
+        """A replica has answered, or failed."""
+        self.path.told(self.pending, self, outcome)
 
 
 class DirectPath:
@@ -81,55 +111,88 @@ class DirectPath:
         check_ask(route, ask)
         ids = uuid7_strs(len(ask.instances))
         units = units_of(route, ask, ids)
-        parts = self._parts(route, ask, units)
+        parts = self._parts(route, ask, ids, units)
         if not parts or not self._plane.enter(route):
             return False
         limit = min(route.deadline_s, ask.time_limit)
         if any(part.variant is not route.champion for part in parts):
             limit *= SHARE_BEFORE_FALLBACK
-        times = ask.event_times_us or [time.time_ns() // 1_000] * len(ids)
-        pending = _Pending(route, ask, ids, units, list(times), ask.began + limit, done, len(parts))
+        given = ask.event_times_us
+        times = list(given) if given else [time.time_ns() // 1_000] * len(ids)
+        pending = _Pending(route, ask, ids, units, times, ask.began + limit, done, len(parts))
+        pending.parts = parts
         self._pending.add(pending)
         for part in parts:
-            told = functools.partial(self._told, pending, part)
-            pending.items.append(part.stream.submit(part.prepared.matrix, len(part.rows), told))
+            part.pending = pending
+            if part.stream is not None:
+                part.stream.submit(part)
+            else:
+                # Not at once: whoever asks does not expect the answer before this returns.
+                asyncio.get_running_loop().call_soon(self._told_known, part)
         if not self._sweeping:
             self._sweeping = True
             asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
         return True
 
-    def _parts(self, route: Route, ask: Ask, units: list[str]) -> list[_Part]:
+    def _parts(self, route: Route, ask: Ask, ids: list[str], units: list[str]) -> list[_Part]:
         parts = []
-        for variant, rows in groups_of(route, ask, units):
+        for variant, rows in groups_of(route, ask, ids, units):
             if variant.plan.looked_up:
                 return []
+            if route.cache_rows:
+                part = self._known_part(route, ask, variant, rows)
+                if part is None:
+                    return []
+                parts.append(part)
+                continue
             try:
                 stream = self._pool.choose(variant.model_version)
             except ReplicaError:
                 return []
-            parts.append(_Part(variant, rows, given_inputs(variant, ask, rows), stream))
+            parts.append(_Part(self, variant, rows, given_inputs(variant, ask, rows), stream))
         return parts
 
-    def _told(self, pending: _Pending, part: _Part, outcome: Outcome | ReplicaError) -> None:
+    def _known_part(
+        self, route: Route, ask: Ask, variant: Variant, rows: list[int]
+    ) -> _Part | None:
+        """A part of which the cache may know some rows; nothing when others want a replica."""
+        prepared = given_inputs(variant, ask, rows)
+        look = self._plane.cache.look(route, variant, prepared.matrix)
+        if not look.missing:
+            return _Part(self, variant, rows, prepared, None, look)
+        try:
+            stream = self._pool.choose(variant.model_version)
+        except ReplicaError:
+            return None
+        return _Part(self, variant, rows, prepared, stream, look)
+
+    def _told_known(self, part: _Part) -> None:
+        if part.pending in self._pending:  # its time may be over
+            self.told(part.pending, part, _NOTHING)
+
+    def told(self, pending: _Pending, part: _Part, outcome: Outcome | ReplicaError) -> None:
+        """Take the answer of a replica."""
         try:
             if isinstance(outcome, ReplicaError):
                 raise outcome
-            outputs = decode_outputs(part.variant, outcome.outputs, len(part.rows))
+            outputs = decode_outputs(part.variant, outcome.outputs, part.rows)
         except ReplicaError:
             self._leave(pending)
             pending.done(None)
             return
+        variant, took, cached = part.variant, outcome.took_us, _NONE
+        if part.look is not None:
+            outputs, took, cached = part.look.complete(outputs, took)
         pending.scored.append(
             Scored(
-                *(part.rows, part.variant, part.variant, "", outputs, part.prepared),
-                outcome.took_us,
+                *(part.places, variant, variant, "", outputs, part.prepared, took), cached=cached
             )
         )
         pending.left -= 1
         if not pending.left:
             self._leave(pending)
             answer = Answer(
-                *(pending.route, pending.ids, pending.units, pending.times, pending.scored)
+                pending.route, pending.ids, pending.units, pending.times, pending.scored
             )
             self._plane.answered(pending.ask, answer)
             pending.done(answer)
@@ -137,9 +200,9 @@ class DirectPath:
     def _leave(self, pending: _Pending) -> None:
         self._pending.discard(pending)
         self._plane.leave(pending.route)
-        for item in pending.items:
-            item.abandoned = True
-        pending.items.clear()  # items know the request: the collector of cycles has nothing to do
+        for part in pending.parts:
+            part.abandoned = True
+        pending.parts = ()  # they know the request: the collector of cycles has nothing to do
 
     def _sweep(self) -> None:
         now = time.monotonic()

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.dataplane.inputs import Columns, InputPlan
-from gateway.dataplane.log_encode import encode_exposures, encode_predictions
+from google.protobuf.message import Message
+
+from gateway.dataplane.ask import Prepared
+from gateway.dataplane.log_encode import exposure_batches, prediction_batch
+from gateway.dataplane.log_rows import NOTHING_MORE, ExposureRow, More, PredictionRows, key_of
+from gateway.dataplane.routing import Route, Variant
 from service_kit import metrics
 from service_kit.errors import DomainError
 from service_kit.streams import Event
 
 PREDICTIONS, EXPOSURES = "predictions", "exposures"
-FLUSH_S = 0.05
-FLUSH_ROWS = 500
+FLUSH_S = 0.1
+FLUSH_ROWS = 1_000
 MOST_ROWS = 50_000
 _RETRY_S = 0.5
 
@@ -27,81 +30,6 @@ _logged = metrics.counter("log_rows_total", "Rows appended to a stream.", ("stre
 _buffered = metrics.gauge("log_buffered_rows", "Rows waiting to be appended.")
 
 Append = Callable[[str, Sequence[Event]], None]
-Encode = Callable[[str, Sequence[Any]], tuple[list[Event], int]]
-
-
-@dataclass(slots=True)
-class PredictionChunk:
-    """Rows of one request that one version scored.
-
-    Attributes:
-        shadow: Whether its answer went to nobody.
-        columns: Inputs before encoding, and entity keys; empty when they are in `instances`, or
-            only the matrix is known.
-        matrix: Inputs as the model saw them: float32, little-endian, row-major.
-        times_us: When looked-up values became known, by field.
-        fallback: Which fallback answered, or empty.
-    """
-
-    endpoint: str
-    variant: str
-    model_version: str
-    generation: int
-    shadow: bool
-    plan: InputPlan
-    ids: Sequence[str]
-    units: Sequence[str]
-    event_times_us: Sequence[int]
-    scores: list[float]
-    latency_us: int
-    columns: Columns
-    matrix: bytes = b""
-    instances: Sequence[Mapping[str, Any]] = ()
-    times_us: dict[str, list[int]] = field(default_factory=dict)
-    fallback: str = ""
-
-    @property
-    def rows(self) -> int:
-        """Number of rows."""
-        return len(self.ids)
-
-    @property
-    def key(self) -> tuple[Any, ...]:
-        """What rows of one batch share."""
-        return self.endpoint, self.variant, self.model_version, self.generation, self.shadow
-
-
-@dataclass(slots=True)
-class ExposureRow:
-    """A unit that was shown an arm.
-
-    Attributes:
-        assigned: Place of the arm that it got.
-        scores: One an arm, NaN where it did not score.
-        latencies_us: One an arm.
-        errors: 1 where an arm failed.
-    """
-
-    endpoint: str
-    experiment: str
-    arms: tuple[str, ...]
-    unit: str
-    prediction_id: str
-    event_time_us: int
-    assigned: int
-    scores: list[float]
-    latencies_us: list[int]
-    errors: list[int]
-
-    @property
-    def rows(self) -> int:
-        """It is one."""
-        return 1
-
-    @property
-    def key(self) -> tuple[Any, ...]:
-        """What rows of one batch share."""
-        return self.endpoint, self.experiment, self.arms
 
 
 class EventLog:
@@ -117,7 +45,8 @@ class EventLog:
     def __init__(self, append: Append, *, most_rows: int = MOST_ROWS) -> None:
         self._append = append
         self._most = most_rows
-        self._predictions: list[PredictionChunk] = []
+        self._open: dict[Any, PredictionRows] = {}
+        self._closed: list[PredictionRows] = []
         self._exposures: list[ExposureRow] = []
         self._unsent: list[tuple[str, list[Event], int]] = []
         self._rows = 0
@@ -140,10 +69,34 @@ class EventLog:
             lost = sum(rows for _, _, rows in self._unsent)
             _log.warning("rows were not logged", extra={"rows": lost})
 
-    def predictions(self, chunk: PredictionChunk) -> None:
-        """Log predictions."""
-        if self._room(len(chunk.ids), PREDICTIONS):
-            self._predictions.append(chunk)
+    def predictions(
+        self,
+        route: Route,
+        variant: Variant,
+        ids: Sequence[str],
+        units: Sequence[str],
+        event_times_us: Sequence[int],
+        scores: Sequence[float],
+        latency_us: int,
+        prepared: Prepared | None,
+        more: More = NOTHING_MORE,
+    ) -> None:
+        """Log rows of one request that one version scored.
+
+        Args:
+            units: What the traffic was split by; `ids` itself when that was the predictions' ids.
+            prepared: The inputs; nothing when they could not be had.
+        """
+        if not self._room(len(ids), PREDICTIONS):
+            return
+        key = key_of(route, variant, ids, units, prepared, more)
+        rows = self._open.get(key)
+        if rows is None:
+            rows = self._open[key] = PredictionRows(route, variant, shadow=more.shadow)
+        rows.add(ids, units, event_times_us, scores, latency_us, prepared, more)
+        if len(rows) >= FLUSH_ROWS:
+            # Its event is large enough, even when the streams are away for long.
+            self._closed.append(self._open.pop(key))
 
     def exposures(self, rows: Sequence[ExposureRow]) -> None:
         """Log exposures."""
@@ -165,7 +118,7 @@ class EventLog:
                 async with asyncio.timeout(FLUSH_S):
                     await self._full.wait()
             except TimeoutError:
-                pass
+                pass  # few rows came: they go now
             self._full.clear()
             if self._rows and not await self._flush():
                 await asyncio.sleep(_RETRY_S)
@@ -174,11 +127,15 @@ class EventLog:
         if self._sending is not None:
             # Left by a flush that was cancelled: two at once would send the same rows.
             await asyncio.shield(self._sending)
-        predictions, self._predictions = self._predictions, []
-        exposures, self._exposures = self._exposures, []
-        self._sending = asyncio.create_task(
-            asyncio.to_thread(self._send, predictions, exposures), name="append to streams"
-        )
+        # Encoded here and not in a thread: two threads that take turns at the interpreter need
+        # several times the CPU, and keep the requests waiting for longer.
+        self._closed.extend(self._open.values())
+        self._open.clear()
+        while self._closed:
+            self._encode_predictions(self._closed.pop(0))
+            await asyncio.sleep(0)
+        self._encode_exposures()
+        self._sending = asyncio.create_task(asyncio.to_thread(self._send), name="append to streams")
         self._sending.add_done_callback(self._sent)
         await asyncio.shield(self._sending)
         return not self._unsent
@@ -188,16 +145,37 @@ class EventLog:
         self._rows -= sending.result()
         _buffered.set(self._rows)
 
-    def _send(self, predictions: list[PredictionChunk], exposures: list[ExposureRow]) -> int:
+    def _encode_predictions(self, rows: PredictionRows) -> None:
+        self._encode(
+            PREDICTIONS, len(rows), lambda: [(rows.route.endpoint, prediction_batch(rows))]
+        )
+
+    def _encode_exposures(self) -> None:
+        exposures, self._exposures = self._exposures, []
+        if exposures:
+            self._encode(EXPOSURES, len(exposures), lambda: exposure_batches(exposures))
+
+    def _encode(
+        self, stream: str, rows: int, encode: Callable[[], Sequence[tuple[str, Message]]]
+    ) -> None:
+        """Make events of rows; they are dropped when none can be made."""
+        try:
+            events = [Event.of(stream, key, payload) for key, payload in encode()]
+            self._unsent.append((stream, events, rows))
+        except Exception:
+            _log.exception("rows cannot be encoded", extra={"stream": stream, "rows": rows})
+            self._drop(stream, rows)
+            self._rows -= rows
+
+    def _send(self) -> int:
         """Append what waits, in a thread; gives the rows that wait no longer."""
-        gone = self._encode(PREDICTIONS, encode_predictions, predictions)
-        gone += self._encode(EXPOSURES, encode_exposures, exposures)
+        gone = 0
         while self._unsent:
             stream, events, rows = self._unsent[0]
             try:
                 self._append(stream, events)
             except DomainError:
-                break
+                break  # the streams are away: it goes with a later flush
             except Exception:
                 _log.exception("rows cannot be appended", extra={"stream": stream, "rows": rows})
                 self._drop(stream, rows)
@@ -206,19 +184,6 @@ class EventLog:
             self._unsent.pop(0)
             gone += rows
         return gone
-
-    def _encode(self, stream: str, encode: Encode, found: Sequence[Any]) -> int:
-        """Make events of rows; gives the number of those of which none can be made."""
-        if not found:
-            return 0
-        try:
-            self._unsent.append((stream, *encode(stream, found)))
-        except Exception:
-            rows: int = sum(each.rows for each in found)
-            _log.exception("rows cannot be encoded", extra={"stream": stream, "rows": rows})
-            self._drop(stream, rows)
-            return rows
-        return 0
 
     def _drop(self, stream: str, rows: int) -> None:
         self.dropped += rows

@@ -1,128 +1,158 @@
-"""Batches of the log as events: rows of the same version together, in columns."""
+"""Rows of the log as events: what the contract of the streams says, in Arrow and protobuf."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from itertools import chain, groupby
-from math import nan
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
 
-from modelyard.data.v1 import data_pb2
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 from modelyard.events.v1 import events_pb2
 
-from gateway.dataplane.inputs import Columns, decode_rows
-from service_kit.streams import Event
+from gateway.dataplane.inputs import InputPlan
+from gateway.dataplane.log_rows import ID_LENGTH, MOST_LATENCY_US, ExposureRow, PredictionRows
 
-if TYPE_CHECKING:
-    from gateway.dataplane.log import ExposureRow, PredictionChunk
+_TIME = pa.timestamp("us", tz="UTC")
+_END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 
-_MOST_LATENCY = 2**32 - 1
-T = TypeVar("T", bound=Any)
-
-
-def encode_predictions(stream: str, chunks: Sequence[PredictionChunk]) -> tuple[list[Event], int]:
-    """Events of `PredictionBatch`, one a version and role, and the number of rows."""
-    events = [
-        Event.of(stream, group[0].endpoint, _prediction_batch(group)) for group in _grouped(chunks)
-    ]
-    return events, sum(len(chunk.ids) for chunk in chunks)
+Columns = dict[str, pa.Array]
+"""Arrow arrays by the names that the contract gives them, each one value a row."""
 
 
-def encode_exposures(stream: str, rows: Sequence[ExposureRow]) -> tuple[list[Event], int]:
-    """Events of `ExposureBatch`, one an experiment, and the number of rows."""
-    events = [
-        Event.of(stream, group[0].endpoint, _exposure_batch(group)) for group in _grouped(rows)
-    ]
-    return events, len(rows)
-
-
-def _grouped(items: Iterable[T]) -> list[list[T]]:
-    groups: dict[Any, list[T]] = {}
-    for item in items:
-        groups.setdefault(item.key, []).append(item)
-    return list(groups.values())
-
-
-def _prediction_batch(chunks: list[PredictionChunk]) -> events_pb2.PredictionBatch:
-    first = chunks[0]
+def prediction_batch(rows: PredictionRows) -> events_pb2.PredictionBatch:
+    """Predictions as the payload of one event."""
     kinds = events_pb2.PredictionBatch
-    batch = events_pb2.PredictionBatch(
-        endpoint=first.endpoint,
-        variant=first.variant,
-        model_version=first.model_version,
-        role=kinds.ROLE_SHADOW if first.shadow else kinds.ROLE_PRIMARY,
-        table_generation=first.generation,
+    return kinds(
+        endpoint=rows.route.endpoint,
+        variant=rows.variant.name,
+        model_version=rows.variant.model_version,
+        role=kinds.ROLE_SHADOW if rows.shadow else kinds.ROLE_PRIMARY,
+        table_generation=rows.route.generation,
+        rows=_arrow_stream(_facts(rows) | _inputs(rows)),
     )
-    for chunk in chunks:
-        rows = len(chunk.ids)
-        batch.prediction_ids.extend(chunk.ids)
-        batch.unit_ids.extend(chunk.units)
-        batch.event_times_us.extend(chunk.event_times_us)
-        batch.scores.extend(chunk.scores)
-        batch.latencies_us.extend([min(chunk.latency_us, _MOST_LATENCY)] * rows)
-    if any(chunk.fallback for chunk in chunks):
-        batch.fallbacks.extend(
-            chain.from_iterable([chunk.fallback] * len(chunk.ids) for chunk in chunks)
-        )
-    plan = first.plan
-    fields = {field.name: field.codes is not None for field in plan.fields}
-    names = {**fields, **{key: True for key in plan.entity_keys if key not in fields}}
-    columns = _columns(chunks, names)
-    for name, text in names.items():
-        _add_column(batch, name, columns[name], text)
-        if any(chunk.times_us.get(name) for chunk in chunks):
-            batch.inputs[-1].event_times_us.extend(
-                chain.from_iterable(
-                    chunk.times_us.get(name) or [0] * len(chunk.ids) for chunk in chunks
-                )
-            )
-    return batch
 
 
-def _columns(chunks: list[PredictionChunk], names: Iterable[str]) -> Columns:
-    """The columns of chunks of one plan, those that were kept in the same way decoded in one go."""
-    merged: Columns = {name: [] for name in names}
-    for kind, alike in groupby(chunks, _kept):
-        some = list(alike)
-        rows = sum(len(chunk.ids) for chunk in some)
-        known: Columns = {}
-        if kind == "instances":
-            given = list(chain.from_iterable(chunk.instances for chunk in some))
-            known = {name: [instance.get(name) for instance in given] for name in merged}
-        elif kind == "matrix":
-            known = decode_rows(some[0].plan, b"".join(chunk.matrix for chunk in some), rows)
-        elif kind == "columns":
-            known = {
-                name: [
-                    value
-                    for chunk in some
-                    for value in chunk.columns.get(name) or [None] * len(chunk.ids)
-                ]
-                for name in merged
-            }
-        for name, values in merged.items():
-            values.extend(known.get(name) or [None] * rows)
-    return merged
+def exposure_batches(rows: Sequence[ExposureRow]) -> list[tuple[str, events_pb2.ExposureBatch]]:
+    """Exposures as payloads, one an experiment, each with its endpoint."""
+    groups: dict[Any, list[ExposureRow]] = {}
+    for row in rows:
+        groups.setdefault(row.key, []).append(row)
+    return [(group[0].endpoint, _exposure_batch(group)) for group in groups.values()]
 
 
-def _kept(chunk: PredictionChunk) -> str:
-    if chunk.columns:
-        return "columns"
-    if chunk.instances:
-        return "instances"
-    return "matrix" if chunk.matrix else ""
+def _arrow_stream(columns: Columns) -> bytes:
+    arrays = list(columns.values())
+    schema, encoded = _schema(tuple(columns), tuple([each.type for each in arrays]))
+    batch = pa.RecordBatch.from_arrays(arrays, schema=schema)
+    return b"".join((encoded, batch.serialize(), _END_OF_STREAM))
 
 
-def _add_column(
-    batch: events_pb2.PredictionBatch, name: str, values: list[Any], text: bool
-) -> None:
-    column: data_pb2.Column = batch.inputs.add(name=name)
-    if text:
-        column.strings.values.extend(["" if value is None else str(value) for value in values])
-    else:
-        if None in values:
-            values = [nan if value is None else value for value in values]
-        column.doubles.values.extend(values)
+@lru_cache(maxsize=1_024)
+def _schema(names: tuple[str, ...], types: tuple[pa.DataType, ...]) -> tuple[pa.Schema, bytes]:
+    """A schema, and the message of it that a stream begins with."""
+    schema = pa.schema(list(zip(names, types, strict=True)))
+    return schema, schema.serialize().to_pybytes()
+
+
+def _facts(rows: PredictionRows) -> Columns:
+    count = len(rows)
+    columns: Columns = {"prediction_id": _texts_of_length(rows.ids, ID_LENGTH)}
+    if rows.units:
+        columns["unit_id"] = pa.array(rows.units, pa.string())
+    columns["event_time"] = _plain(_TIME, rows.event_times_us, count)
+    if rows.failures:
+        columns["failure"] = pa.array(rows.failures, pa.string())
+        return columns
+    columns["score"] = _plain(pa.float64(), rows.scores, count)
+    columns["latency_us"] = _plain(pa.uint32(), rows.latencies_us, count)
+    if rows.fallbacks:
+        fallbacks = [""] * count
+        for first, some, fallback in rows.fallbacks:
+            fallbacks[first : first + some] = [fallback] * some
+        columns["fallback"] = pa.array(fallbacks, pa.string())
+    if rows.model_latencies_us:
+        columns["model_latency_us"] = _plain(pa.uint32(), rows.model_latencies_us, count)
+    if rows.cached:
+        columns["cached"] = pa.array(rows.cached, pa.bool_())
+    return columns
+
+
+def _plain(kind: pa.DataType, values: Any, count: int) -> pa.Array:
+    """An array without nulls, of values that lie in memory as Arrow has them."""
+    return pa.Array.from_buffers(kind, count, [None, pa.py_buffer(values)])
+
+
+def _texts_of_length(text: bytearray, length: int) -> pa.Array:
+    count = len(text) // length
+    ends = np.arange(0, len(text) + 1, length, dtype=np.int32)
+    buffers = [None, pa.py_buffer(ends), pa.py_buffer(text)]
+    return pa.Array.from_buffers(pa.string(), count, buffers)
+
+
+def _inputs(rows: PredictionRows) -> Columns:
+    plan = rows.variant.plan
+    width = len(plan.fields)
+    if rows.prepared:
+        return _from_prepared(rows, plan)
+    if rows.given:
+        return _from_matrix(plan, np.frombuffer(rows.given, np.float64).reshape(-1, width))
+    return (
+        _from_matrix(plan, np.frombuffer(rows.seen, "<f4").reshape(-1, width)) if rows.seen else {}
+    )
+
+
+def _from_matrix(plan: InputPlan, matrix: npt.NDArray[Any]) -> Columns:
+    by_column = np.ascontiguousarray(matrix.T)
+    numbers, size = pa.py_buffer(by_column), by_column.strides[0]
+    kind = pa.from_numpy_dtype(matrix.dtype)
+    columns: Columns = {}
+    for at, field in enumerate(plan.fields):
+        if field.codes is None:
+            column = _plain(kind, numbers.slice(at * size, size), len(matrix))
+        else:
+            column = _names_of(tuple(field.codes), by_column[at])
+        columns[f"input.{field.name}"] = column
+    return columns
+
+
+def _names_of(names: tuple[str, ...], codes: npt.NDArray[Any]) -> pa.Array:
+    """Categories of their codes; null for a code that there is not, and for NaN."""
+    known = (codes >= 0) & (codes < len(names))
+    places = np.where(known, codes, 0).astype(np.int32)
+    return _categories(names).take(pa.array(places, mask=~known))
+
+
+@lru_cache(maxsize=1_024)
+def _categories(names: tuple[str, ...]) -> pa.Array:
+    return pa.array(names, pa.string())
+
+
+def _from_prepared(rows: PredictionRows, plan: InputPlan) -> Columns:
+    text = {field.name: field.codes is not None for field in plan.fields}
+    text |= {key: True for key in plan.entity_keys if key not in text}
+    columns: Columns = {}
+    for name, is_text in text.items():
+        values = [
+            value
+            for prepared, count in rows.prepared
+            for value in prepared.columns.get(name) or [None] * count
+        ]
+        columns[f"input.{name}"] = _texts(values) if is_text else pa.array(values, pa.float64())
+        if any(prepared.times_us.get(name) for prepared, _ in rows.prepared):
+            known = [
+                when or None
+                for prepared, count in rows.prepared
+                for when in prepared.times_us.get(name) or [0] * count
+            ]
+            columns[f"known.{name}"] = pa.array(known, _TIME)
+    return columns
+
+
+def _texts(values: list[Any]) -> pa.Array:
+    # An entity's key may be a number.
+    return pa.array([None if value is None else str(value) for value in values], pa.string())
 
 
 def _exposure_batch(rows: list[ExposureRow]) -> events_pb2.ExposureBatch:
@@ -135,7 +165,7 @@ def _exposure_batch(rows: list[ExposureRow]) -> events_pb2.ExposureBatch:
         batch.assigned.append(row.assigned)
         batch.scores.extend(row.scores)
         batch.event_times_us.append(row.event_time_us)
-        batch.latencies_us.extend([min(value, _MOST_LATENCY) for value in row.latencies_us])
+        batch.latencies_us.extend([min(value, MOST_LATENCY_US) for value in row.latencies_us])
         errors.extend(row.errors)
     batch.errors = bytes(errors)
     return batch

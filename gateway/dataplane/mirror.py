@@ -8,8 +8,10 @@ import time
 from dataclasses import dataclass, field
 from math import nan
 
+from gateway.dataplane import shadows
 from gateway.dataplane.ask import Answer, Ask, Prepared, Scored, rows_of
-from gateway.dataplane.log import EventLog, ExposureRow, PredictionChunk
+from gateway.dataplane.log import EventLog
+from gateway.dataplane.log_rows import NOTHING_MORE, ExposureRow, More
 from gateway.dataplane.prepare import Preparer
 from gateway.dataplane.replicas import ReplicaError
 from gateway.dataplane.routing import Route, Variant
@@ -20,6 +22,7 @@ from service_kit.errors import DomainError
 #: Rows being mirrored at once; more are let go and counted.
 MOST_ROWS = 4_096
 _LEAST_DEADLINE_S = 1.0
+_SHADOW = More(shadow=True)
 
 _log = logging.getLogger(__name__)
 _skipped = metrics.counter("mirror_skipped_total", "Rows not mirrored for lack of room.")
@@ -54,7 +57,15 @@ class Mirror:
         """Log an answer; what is to be mirrored is scored in the background first."""
         latency = int((time.monotonic() - ask.began) * 1e6)
         for group in answer.scored:
-            self._log.predictions(_primary(answer, group, latency))
+            self._log_rows(
+                answer,
+                group.served or group.assigned,
+                group.rows,
+                [each[0] for each in group.outputs],
+                latency,
+                group.prepared,
+                _more(answer.route, group),
+            )
         if ask.version:
             return  # asked for by name: no part of the traffic split
         work = [each for each in _mirrored(answer) if _fits(ask, each.variant)]
@@ -98,16 +109,39 @@ class Mirror:
         name = variant.name
         try:
             prepared = await self._preparer.prepare(variant, ask, rows, times, deadline, work.reuse)
-            outputs, took = await self._scorer.infer(variant, prepared, len(rows), deadline)
-        except (ReplicaError, DomainError):
+            outputs, took = await self._scorer.infer(variant, prepared.matrix, len(rows), deadline)
+        except (ReplicaError, DomainError) as error:
             for row in rows:
                 tallies.setdefault(row, _Tally()).errors.add(name)
+            more = More(shadow=True, failure=error.reason)
+            self._log_rows(answer, variant, rows, [], 0, None, more)
+            shadows.failed(answer.route.endpoint, name, len(rows))
             return
         scores = [each[0] for each in outputs]
         for row, score in zip(rows, scores, strict=True):
             tally = tallies.setdefault(row, _Tally())
             tally.scores[name], tally.latencies[name] = score, took
-        self._log.predictions(_chunk(answer, variant, rows, scores, took, prepared, shadow=True))
+        self._log_rows(answer, variant, rows, scores, took, prepared, _SHADOW)
+        shadows.scored(answer.route.endpoint, name, took / 1e6)
+        if work.group.served is not None:
+            shadows.compared(answer.route.endpoint, name, _answered(work.group, rows), scores)
+
+    def _log_rows(
+        self,
+        answer: Answer,
+        variant: Variant,
+        rows: list[int],
+        scores: list[float],
+        latency_us: int,
+        prepared: Prepared | None,
+        more: More,
+    ) -> None:
+        ids = rows_of(answer.ids, rows)
+        units = ids if answer.units is answer.ids else rows_of(answer.units, rows)
+        times = rows_of(answer.event_times_us, rows)
+        self._log.predictions(
+            answer.route, variant, ids, units, times, scores, latency_us, prepared, more
+        )
 
     def _expose(self, answer: Answer, tallies: dict[int, _Tally]) -> None:
         route = answer.route
@@ -139,12 +173,20 @@ class _Work:
     variant: Variant
     rows: list[int]
     reuse: Prepared | None
+    group: Scored
 
 
 def _fits(ask: Ask, variant: Variant) -> bool:
     # A matrix that the caller encoded for one version is no failure of another.
     width = len(variant.plan.fields) * 4
     return ask.matrix is None or len(ask.matrix) == width * len(ask.instances)
+
+
+def _answered(group: Scored, rows: list[int]) -> list[float]:
+    if len(rows) == len(group.rows):
+        return [outputs[0] for outputs in group.outputs]
+    scores = {row: outputs[0] for row, outputs in zip(group.rows, group.outputs, strict=True)}
+    return [scores[row] for row in rows]
 
 
 def _mirrored(answer: Answer) -> list[_Work]:
@@ -160,7 +202,7 @@ def _mirrored(answer: Answer) -> list[_Work]:
             if variant.name not in done:
                 # Inputs of the whole group can serve as they are only for the whole group.
                 reuse = group.prepared if len(rows) == len(group.rows) else None
-                work.append(_Work(variant, rows, reuse))
+                work.append(_Work(variant, rows, reuse, group))
     return work
 
 
@@ -187,44 +229,9 @@ def _tallies(answer: Answer) -> dict[int, _Tally]:
     return tallies
 
 
-def _primary(answer: Answer, group: Scored, latency_us: int) -> PredictionChunk:
-    chunk = _chunk(
-        answer,
-        group.served or group.assigned,
-        group.rows,
-        [each[0] for each in group.outputs],
-        latency_us,
-        group.prepared,
-        shadow=False,
-    )
-    chunk.fallback = group.fallback
-    return chunk
-
-
-def _chunk(
-    answer: Answer,
-    variant: Variant,
-    rows: list[int],
-    scores: list[float],
-    latency_us: int,
-    prepared: Prepared | None,
-    *,
-    shadow: bool,
-) -> PredictionChunk:
-    return PredictionChunk(
-        endpoint=answer.route.endpoint,
-        variant=variant.name,
-        model_version=variant.model_version,
-        generation=answer.route.generation,
-        shadow=shadow,
-        plan=variant.plan,
-        ids=rows_of(answer.ids, rows),
-        units=rows_of(answer.units, rows),
-        event_times_us=rows_of(answer.event_times_us, rows),
-        scores=scores,
-        latency_us=latency_us,
-        columns=prepared.columns if prepared else {},
-        matrix=prepared.matrix if prepared else b"",
-        instances=prepared.instances if prepared else (),
-        times_us=prepared.times_us if prepared else {},
-    )
+def _more(route: Route, group: Scored) -> More:
+    compared = route.shadows or route.paired
+    if not (group.fallback or group.cached or compared):
+        return NOTHING_MORE
+    took = group.latency_us if compared else 0
+    return More(fallback=group.fallback, model_latency_us=took, cached=group.cached)

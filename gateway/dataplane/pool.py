@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import time
 from collections.abc import Iterable, Sequence
 
-from gateway.dataplane.replicas import Connect, ReplicaError, ReplicaStream, Scored
+from gateway.dataplane.replicas import Connect, Item, ReplicaError, ReplicaStream, Scored
 from gateway.dataplane.routing import ReplicaAddress
 from service_kit import metrics
 
@@ -125,24 +124,34 @@ async def _first(events: Sequence[asyncio.Event], seconds: float) -> None:
         wait.cancel()
 
 
+class _Awaited(Item):
+    """A request that somebody awaits."""
+
+    __slots__ = ("answer",)
+
+    def __init__(self, inputs: bytes, rows: int, answer: asyncio.Future[Scored]) -> None:
+        super().__init__(inputs, rows)
+        self.answer = answer
+
+    def done(self, outcome: Scored | ReplicaError) -> None:
+        """Wake the one who waits."""
+        if self.answer.done():
+            return
+        if isinstance(outcome, ReplicaError):
+            self.answer.set_exception(outcome)
+        else:
+            self.answer.set_result(outcome)
+
+
 async def _ask(stream: ReplicaStream, inputs: bytes, rows: int, deadline: float) -> Scored:
     loop = asyncio.get_running_loop()
-    answer: asyncio.Future[Scored] = loop.create_future()
-    item = stream.submit(inputs, rows, functools.partial(_settle, answer))
+    item = _Awaited(inputs, rows, loop.create_future())
+    stream.submit(item)
     # A timer on the future itself: several times cheaper than asyncio.wait_for.
     late = ReplicaError("DEADLINE_EXCEEDED")
-    timer = loop.call_later(max(0.0, deadline - time.monotonic()), _settle, answer, late)
+    timer = loop.call_later(max(0.0, deadline - time.monotonic()), item.done, late)
     try:
-        return await answer
+        return await item.answer
     finally:
         timer.cancel()
         item.abandoned = True
-
-
-def _settle(answer: asyncio.Future[Scored], result: Scored | ReplicaError) -> None:
-    if answer.done():
-        return
-    if isinstance(result, ReplicaError):
-        answer.set_exception(result)
-    else:
-        answer.set_result(result)

@@ -67,6 +67,7 @@ def answer_document(answer: Answer, *, return_features: bool) -> dict[str, Any]:
     """An answer as the document that ProtoJSON would make of `PredictResponse`."""
 
     predictions = []
+    keeps_answers = answer.route.cache_rows
     for prediction_id, (group, at) in zip(answer.ids, answer.places(), strict=True):
         served = group.served
         prediction: dict[str, Any] = {
@@ -76,6 +77,8 @@ def answer_document(answer: Answer, *, return_features: bool) -> dict[str, Any]:
             "model_version": served.model_version if served else "",
             "fallback": group.fallback,
         }
+        if keeps_answers:
+            prediction["cached"] = bool(group.cached) and group.cached[at]
         if return_features:
             prediction["features"] = shown_features(group.prepared, at) if group.prepared else {}
         predictions.append(prediction)

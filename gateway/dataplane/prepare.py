@@ -7,7 +7,13 @@ from typing import Any, Protocol
 
 from gateway.dataplane.ask import Ask, Prepared, rows_of
 from gateway.dataplane.features import NOT_FOUND, FeatureColumn, FeatureColumns, FeatureReader
-from gateway.dataplane.inputs import InputField, collect, encode_plain, encode_rows
+from gateway.dataplane.inputs import (
+    InputField,
+    collect,
+    encode_floats,
+    encode_rows,
+    plain_values,
+)
 from gateway.dataplane.routing import Variant
 from gateway.problems import Violations
 from service_kit.errors import (
@@ -143,9 +149,9 @@ def given_inputs(variant: Variant, ask: Ask, rows: list[int]) -> Prepared:
     plan = variant.plan
     found: list[InvalidArgument] = []
     instances = rows_of(ask.instances, rows)
-    plain = encode_plain(plan, instances)
-    if plain is not None:
-        return Prepared({}, plain, instances=instances)
+    values = plain_values(plan, instances)
+    if values is not None:
+        return Prepared({}, encode_floats(values), instances=instances, values=values)
     columns = collect(plan, instances, rows, ask.where, found)
     if found:
         raise Violations(found)

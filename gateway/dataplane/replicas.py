@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import chain, count
 from typing import NamedTuple
 
@@ -51,27 +51,29 @@ class Scored(NamedTuple):
     took_us: int
 
 
-Done = Callable[[Scored | ReplicaError], None]
-"""Told once how a request ended; must not raise."""
-
-
 Connect = Callable[[str, Callable[[], FrameProtocol]], Awaitable[None]]
 """Opens a connection to an address; OSError when nobody answers."""
 
 
-@dataclass(slots=True)
-class Item:
+class Item(ABC):
     """A request on its way.
 
     Attributes:
+        inputs: float32, little-endian, row-major.
         abandoned: Set by a caller who waits no longer: it is not sent if it was not yet, and
             nobody is told how it ended.
     """
 
-    inputs: bytes
-    rows: int
-    done: Done
-    abandoned: bool = False
+    __slots__ = ("abandoned", "inputs", "rows")
+
+    def __init__(self, inputs: bytes, rows: int) -> None:
+        self.inputs = inputs
+        self.rows = rows
+        self.abandoned = False
+
+    @abstractmethod
+    def done(self, outcome: Scored | ReplicaError) -> None:
+        """Told once how it ended; must not raise."""
 
 
 class ReplicaStream:
@@ -104,19 +106,13 @@ class ReplicaStream:
         """Whether requests may be submitted now."""
         return self._connection is not None and not self.retired and self.rows < MOST_ROWS_WAITING
 
-    def submit(self, inputs: bytes, rows: int, done: Done) -> Item:
-        """Send a request, together with all others of this turn of the loop.
-
-        Args:
-            inputs: float32, little-endian, row-major.
-        """
-        item = Item(inputs, rows, done)
+    def submit(self, item: Item) -> None:
+        """Send a request, together with all others of this turn of the loop."""
         self._waiting.append(item)
-        self.rows += rows
+        self.rows += item.rows
         if not self._flushing:
             self._flushing = True
             self._loop.call_soon(self._flush)
-        return item
 
     async def close(self, grace: float = 0.0) -> None:
         """Take nothing more and close, after what is under way or after `grace` seconds."""

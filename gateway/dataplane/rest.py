@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from gateway.dataplane.ask import Answer, Ask
 from gateway.dataplane.core import DataPlane
 from gateway.dataplane.predict_json import encode_answer, parse_ask
+from gateway.dataplane.units import take_header
 from gateway.http import Exchange, Reply, require_json
 from service_kit.errors import InvalidArgument
 
@@ -40,6 +41,8 @@ class PredictRoute:
         body = await exchange.body(self.most_bytes)
         endpoint = exchange.values["endpoint"].removeprefix("endpoints/")
         ask, form = self.read(endpoint, body, "", exchange.began, exchange.time_limit())
+        name = self._plane.routing_header(endpoint)
+        take_header(ask, exchange.raw_header(name), name)
         return form.reply(await self._plane.predict(ask))
 
     def read(

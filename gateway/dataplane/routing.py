@@ -15,6 +15,8 @@ from gateway.dataplane.inputs import InputField, InputPlan, make_plan
 from service_kit.errors import NotFound
 
 DEFAULT_DEADLINE_S = 1.0
+#: Header that names the unit of a request where the endpoint names no other.
+ROUTING_HEADER = b"x-routing-key"
 _SHADOW = "shadow"
 
 
@@ -52,6 +54,8 @@ class Route:
         deadline_s: Time limit of a request in seconds.
         max_in_flight: Most requests under way; no limit when 0.
         undivided: The variant that answers everybody, when one does.
+        routing_header: Header that names the unit of a request, in lower case.
+        cache_rows: Answers of each version that are kept; none when 0.
     """
 
     endpoint: str
@@ -71,6 +75,8 @@ class Route:
     accepted: frozenset[str]
     max_in_flight: int
     undivided: Variant | None = None
+    routing_header: bytes = ROUTING_HEADER
+    cache_rows: int = 0
 
     def assign(self, unit: str) -> Variant:
         """The variant that answers a unit."""
@@ -80,6 +86,14 @@ class Route:
                 return named
         at = bisect_right(self.bounds, bucket(self.salt, unit))
         return self.variants[at] if at < len(self.variants) else self.champion
+
+    def draw(self, prediction_id: str) -> Variant:
+        """The variant that answers a prediction whose unit is the prediction itself.
+
+        Its id ends with random bits, which serve as well as those of a hash.
+        """
+        at = bisect_right(self.bounds, int(prediction_id[-8:], 16) * BUCKETS >> 32)
+        return self.variants[at]
 
     def shadows_of(self, unit: str) -> Sequence[Variant]:
         """The variants that score a unit's request besides the one that answers it."""
@@ -118,6 +132,12 @@ class RoutingState:
     revision: int = -1
     routes: Mapping[str, Route] = field(default_factory=dict)
     replicas: tuple[ReplicaAddress, ...] = ()
+
+    def versions(self) -> set[str]:
+        """Versions that are in a table or loaded, as the one is that a rollback goes back to."""
+        loaded = {replica.model_version for replica in self.replicas}
+        routes = self.routes.values()
+        return loaded | {each.model_version for route in routes for each in route.variants}
 
 
 def compile_state(message: dataplane_pb2.DataPlaneState) -> RoutingState:
@@ -165,6 +185,8 @@ def _route(message: dataplane_pb2.EndpointRoute) -> Route:
         accepted=_accepted(variants, message.routing_key),
         max_in_flight=message.max_in_flight,
         undivided=None if message.overrides else _whole(variants, message),
+        routing_header=message.routing_header.lower().encode() or ROUTING_HEADER,
+        cache_rows=message.cache_rows if all(each.plan.fields for each in variants) else 0,
     )
 
 

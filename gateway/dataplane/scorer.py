@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Protocol
 
-from gateway.dataplane.ask import Prepared
 from gateway.dataplane.inputs import decode_floats
 from gateway.dataplane.replicas import ReplicaError, Scored
 from gateway.dataplane.routing import Variant
@@ -41,9 +40,12 @@ class Scorer:
         return self._replicas.serves(variant.model_version)
 
     async def infer(
-        self, variant: Variant, prepared: Prepared, rows: int, deadline: float
+        self, variant: Variant, matrix: bytes, rows: int, deadline: float
     ) -> tuple[Outputs, int]:
         """The outputs of a variant and the time that its replica took in microseconds.
+
+        Args:
+            matrix: float32, little-endian, row-major rows x inputs.
 
         The replica's own time, queue and scoring: what this process does meanwhile is not the
         model's, and a mirrored request would bear more of it than an answered one.
@@ -51,9 +53,7 @@ class Scorer:
         Raises:
             ReplicaError: Also when the replica's answer makes no sense.
         """
-        data, took = await self._replicas.infer(
-            variant.model_version, prepared.matrix, rows, deadline
-        )
+        data, took = await self._replicas.infer(variant.model_version, matrix, rows, deadline)
         return decode_outputs(variant, data, rows), took
 
 
@@ -72,4 +72,4 @@ def decode_outputs(variant: Variant, data: bytes, rows: int) -> Outputs:
     flat = decode_floats(data)
     if not all(map(math.isfinite, flat)):
         raise ReplicaError("OUTPUT_NOT_FINITE")
-    return list(zip(*(iter(flat),) * width, strict=True))
+    return [flat] if rows == 1 else list(zip(*(iter(flat),) * width, strict=True))

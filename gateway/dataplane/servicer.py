@@ -12,7 +12,8 @@ from modelyard.serving.v1 import serving_pb2, serving_pb2_grpc
 from gateway.dataplane.ask import Ask
 from gateway.dataplane.core import DataPlane
 from gateway.dataplane.predict_json import answer_document
-from gateway.grpc_door import time_left
+from gateway.dataplane.units import take_header
+from gateway.grpc_door import metadata_value, time_left
 from gateway.transcoder.codec import codec_of
 from service_kit.errors import InvalidArgument
 
@@ -38,6 +39,8 @@ class PredictionServicer(serving_pb2_grpc.PredictionServiceServicer):
             began=began,
             time_limit=limit,
         )
+        header = self._plane.routing_header(ask.endpoint)
+        take_header(ask, metadata_value(context, header), header)
         answer = await self._plane.predict(ask)
         response = serving_pb2.PredictResponse()
         document = answer_document(answer, return_features=request.return_features)

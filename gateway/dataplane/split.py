@@ -59,49 +59,60 @@ def _check_times(ask: Ask) -> None:
             )
 
 
-def units_of(route: Route, ask: Ask, ids: Sequence[str]) -> list[str]:
-    """What the traffic is split by, one a row: the routing key's value, else the prediction id.
+def units_of(route: Route, ask: Ask, ids: list[str]) -> list[str]:
+    """What the traffic is split by, one a row.
+
+    The unit that the caller names beside the rows, else the value of the routing key in each row,
+    else the prediction id, by which the row is drawn anew: `ids` itself when that is so for all.
 
     Raises:
-        InvalidArgument: `FIELD_MISSING` or `WRONG_TYPE`.
+        InvalidArgument: `WRONG_TYPE`.
     """
+    if ask.unit:
+        return [ask.unit] * len(ids)
     key = route.routing_key
-    if not key or ask.matrix is not None:
-        return list(ids)
+    if not key or (ask.matrix is not None and not ask.instances[0]):
+        return ids
     units = []
     for row, instance in enumerate(ask.instances):
         value = instance.get(key)
-        if type(value) not in (str, int) or value == "":
-            raise _no_unit(value, ask.where(row, key))
-        units.append(str(value))
-    return units
+        if value is None or value == "":
+            units.append(ids[row])
+        elif type(value) in (str, int):
+            units.append(str(value))
+        else:
+            raise InvalidArgument(
+                "WRONG_TYPE", "must be a string or an integer", field=ask.where(row, key)
+            )
+    return ids if units == ids else units
 
 
-def groups_of(route: Route, ask: Ask, units: Sequence[str]) -> list[Group]:
+def groups_of(route: Route, ask: Ask, ids: Sequence[str], units: Sequence[str]) -> list[Group]:
     """The variants that answer, each with its rows.
+
+    Args:
+        units: What the traffic is split by; `ids` itself when nobody has to stay where it was.
 
     Raises:
         NotFound: `VERSION_NOT_SERVED` when one is asked for by name.
     """
     if ask.version:
         return [(route.with_version(ask.version), list(range(len(units))))]
-    if len(units) == 1:
-        return [(route.assign(units[0]), [0])]
     if route.undivided is not None:
         return [(route.undivided, list(range(len(units))))]
+    assign = route.draw if units is ids else route.assign
+    if len(units) == 1 or ask.unit:
+        return [(assign(units[0]), list(range(len(units))))]
     groups: dict[str, Group] = {}
-    for row, unit in enumerate(units):
-        variant = route.assign(unit)
-        groups.setdefault(variant.name, (variant, []))[1].append(row)
+    for row, variant in enumerate(map(assign, units)):
+        group = groups.get(variant.name)
+        if group is None:
+            groups[variant.name] = variant, [row]
+        else:
+            group[1].append(row)
     return list(groups.values())
 
 
 def _shown(name: str) -> str:
     # A field's name is the caller's text: it is named only when it could be one.
     return name if name.isidentifier() and name.isascii() and len(name) <= 64 else "?"
-
-
-def _no_unit(value: object, path: str) -> InvalidArgument:
-    if value is None or value == "":
-        return InvalidArgument("FIELD_MISSING", "the traffic is split by it", field=path)
-    return InvalidArgument("WRONG_TYPE", "must be a string or an integer", field=path)

@@ -10,7 +10,9 @@ from gateway.dataplane.ask import Answer
 from gateway.dataplane.routing import Route
 from service_kit import metrics
 
-_rows = metrics.counter("predictions_total", "Rows answered.", ("endpoint", "variant", "fallback"))
+_rows = metrics.quick_counter(
+    "predictions_total", "Rows answered.", ("endpoint", "variant", "fallback")
+)
 _refused = metrics.counter("predictions_refused_total", "Requests refused.", ("endpoint", "reason"))
 _seconds = metrics.quick_histogram(
     "prediction_seconds", "Request to answer.", ("endpoint", "variant")

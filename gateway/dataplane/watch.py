@@ -68,6 +68,7 @@ class Watcher:
         self._pool.add(state.replicas)
         await self._pool.connected(state.replicas, _CONNECT_S)
         self._plane.state = state
+        self._plane.cache.keep_only(state.versions())
         self._pool.keep_only(state.replicas)
         _revision.set(state.revision)
 

@@ -20,8 +20,9 @@ from gateway.dataplane.ask import Answer, Ask
 from gateway.dataplane.core import DataPlane
 from gateway.dataplane.direct import DirectPath
 from gateway.dataplane.routing import RoutingState
+from gateway.dataplane.units import take_header
 from gateway.front import MOST_HEADER_BYTES, Front, given_request_id, observe
-from gateway.http import DEFAULT_DEADLINE_S, Reply
+from gateway.http import DEFAULT_DEADLINE_S, Header, Reply
 from gateway.inference_v2.document import HEAD_LENGTH
 from service_kit.errors import DomainError
 
@@ -30,6 +31,9 @@ Finish = Callable[[Reply | None, str], None]
 """Told once of the answer and the request's id, or of no answer when the ordinary way has to find
 one; must not raise."""
 
+#: Heads that are kept, and bytes of the longest one: callers send the same ones again and again.
+_MOST_KNOWN = 4_096
+_MOST_KNOWN_BYTES = 2_048
 _OCTETS = b"application/octet-stream"
 _KINDS = frozenset((b"", b"application/json"))
 #: Headers with which a request goes the ordinary way.
@@ -71,6 +75,7 @@ class Target:
 
     route: HotRoute
     endpoint: str
+    routing_header: bytes
 
 
 @dataclass(slots=True)
@@ -78,14 +83,38 @@ class Admitted:
     """A request whose head is in order.
 
     Attributes:
+        key: The caller's key.
         head_length: Header `Inference-Header-Content-Length`, or empty.
+        request_id: What the caller calls the request, or empty.
         began: Monotonic time of its arrival.
+        unit: What its routing header says, or nothing.
     """
 
     target: Target
+    key: str
     head_length: str
     request_id: str
     began: float
+    unit: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class KnownHead:
+    """A head that was admitted before: the same bytes say the same again.
+
+    Attributes:
+        body: Length of the body that follows, in bytes.
+    """
+
+    admitted: Admitted
+    url: bytes
+    headers: list[Header]
+    body: int
+
+    def again(self) -> Admitted:
+        """The request that arrives with this head now."""
+        first = self.admitted
+        return Admitted(first.target, first.key, first.head_length, "", time.monotonic(), b"")
 
 
 class HotLane:
@@ -110,6 +139,26 @@ class HotLane:
         self._routes = dict(routes)
         self._state: RoutingState | None = None
         self._targets: dict[bytes, Target] = {}
+        self._known: dict[bytes, KnownHead] = {}
+
+    def recall(self, head: bytes) -> KnownHead | None:
+        """What is known of a head, when it may pass now; the parser is spared then."""
+        if self._state is not self._plane.state:
+            self._compile(self._plane.state)
+        known = self._known.get(head)
+        if known is None:
+            return None
+        admitted = known.admitted
+        return known if self._door.admits(admitted.key, admitted.target.route.scope) else None
+
+    def remember(self, head: bytes, known: KnownHead) -> None:
+        """Keep a head that was parsed and admitted, unless it is of one request or one unit."""
+        admitted = known.admitted
+        if admitted.request_id or admitted.unit or len(head) > _MOST_KNOWN_BYTES:
+            return
+        if len(self._known) >= _MOST_KNOWN:
+            self._known.clear()
+        self._known[head] = known
 
     def admit(self, url: bytes, headers: list[tuple[bytes, bytes]]) -> Admitted | None:
         """Look at the head of a `POST`; nothing when it has to go the ordinary way.
@@ -137,9 +186,11 @@ class HotLane:
             return None
         return Admitted(
             target,
+            key,
             head_length.decode("latin-1"),
             given_request_id(get(b"x-request-id", b"")),
             time.monotonic(),
+            get(target.routing_header, b""),
         )
 
     def take(self, request: Admitted, body: bytes, finish: Finish) -> bool:
@@ -155,6 +206,8 @@ class HotLane:
             ask, form = target.route.read(
                 *(target.endpoint, body, request.head_length, request.began, DEFAULT_DEADLINE_S)
             )
+            if request.unit:
+                take_header(ask, request.unit, target.routing_header)
             done = functools.partial(self._done, request, form, finish)
             taken = self._direct.take(ask, done)
         except DomainError:
@@ -189,8 +242,9 @@ class HotLane:
 
     def _compile(self, state: RoutingState) -> None:
         self._targets = {
-            f"{before}{endpoint}{after}".encode(): Target(route, endpoint)
-            for endpoint in state.routes
-            for (before, after), route in self._routes.items()
+            f"{before}{endpoint}{after}".encode(): Target(way, endpoint, route.routing_header)
+            for endpoint, route in state.routes.items()
+            for (before, after), way in self._routes.items()
         }
+        self._known.clear()
         self._state = state

@@ -13,10 +13,11 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from gateway.front import NOSNIFF
-from gateway.hotlane.lane import Admitted, HotLane
-from gateway.http import BEGAN, Header, Reply
+from gateway.hotlane.lane import Admitted, HotLane, KnownHead
+from gateway.http import BEGAN, PLAIN, Header, Reply
 
 _STATUS = b"HTTP/1.1 200 OK\r\n"
+_END = b"\r\n\r\n"
 
 
 @functools.lru_cache(maxsize=64)
@@ -26,6 +27,7 @@ def _lines(headers: tuple[Header, ...]) -> bytes:
 
 _LAST = _lines((NOSNIFF,))
 _LAST_OF_ALL = _lines((NOSNIFF, (b"connection", b"close")))
+_PLAIN_LINES = _lines(PLAIN)
 
 
 class _NoEvent:
@@ -49,12 +51,14 @@ class HotCycle:
     )
     message_event = _NoEvent()
 
-    def __init__(self, protocol: HotLaneProtocol, admitted: Admitted) -> None:
+    def __init__(
+        self, protocol: HotLaneProtocol, admitted: Admitted, url: bytes, headers: list[Header]
+    ) -> None:
         self.protocol = protocol
         self.admitted = admitted
-        self.headers = protocol.headers
+        self.headers = headers
         self.before: Any = protocol.cycle
-        self.url = protocol.url
+        self.url = url
         self.parts: list[bytes] = []
         self.size = 0
         self.body = b""
@@ -83,15 +87,47 @@ class HotLaneProtocol(HttpToolsProtocol):  # type: ignore[misc]
         self._lane = lane
         self._body_timeout = body_timeout
         self._hot: HotCycle | None = None
+        self._parsed: HotCycle | None = None
+        self._between = True
+        self.url = b""
+        self.headers: list[Header] = []
+        self.expect_100_continue = False
+        self._common: list[Header] = []
+        self._common_lines = b""
         self._timer: asyncio.TimerHandle | None = None
         self._last_bytes = 0.0
         self.timeout_keep_alive_task: asyncio.TimerHandle | None = None
 
     def data_received(self, data: bytes) -> None:
         """Bytes came."""
-        super().data_received(data)
+        if self._between:
+            self._begin(data)
+        else:
+            super().data_received(data)
         if self._hot is not None and self._timer is None:
             self._timer = self.loop.call_later(self._body_timeout, self._body_is_late)
+
+    def _begin(self, data: bytes) -> None:
+        """Take bytes with which a request begins."""
+        end = data.find(_END) + len(_END)
+        known = self._lane.recall(data[:end])
+        if known is not None and len(data) == end + known.body and self._free():
+            self._last_bytes = self.loop.time()
+            hot = self.cycle = HotCycle(self, known.again(), known.url, known.headers)
+            hot.body = data[end:]
+            if not self._lane.take(hot.admitted, hot.body, hot.finish):
+                self.start_over(hot)
+            return
+        parsed = self._parse(data)
+        if parsed is not None and self._between and len(data) == end + len(parsed.body):
+            known = KnownHead(parsed.admitted, parsed.url, parsed.headers, len(parsed.body))
+            self._lane.remember(data[:end], known)
+
+    def _parse(self, data: bytes) -> HotCycle | None:
+        """The last request in some bytes that the lane has taken."""
+        self._parsed = None
+        super().data_received(data)
+        return self._parsed
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The caller left; what is under way for it is answered to nobody."""
@@ -103,8 +139,9 @@ class HotLaneProtocol(HttpToolsProtocol):  # type: ignore[misc]
 
     def on_message_begin(self) -> None:
         """A request begins: what the lane does not need of it is made when it leaves the lane."""
+        self._between = False
         self.url = b""
-        self.headers: list[Header] = []
+        self.headers = []
         self.expect_100_continue = False
 
     def on_headers_complete(self) -> None:
@@ -114,7 +151,7 @@ class HotLaneProtocol(HttpToolsProtocol):  # type: ignore[misc]
             self.scope = self._new_scope(self.headers)
             super().on_headers_complete()
         else:
-            self._hot = self.cycle = HotCycle(self, admitted)
+            self._hot = self.cycle = HotCycle(self, admitted, self.url, self.headers)
 
     def on_body(self, body: bytes) -> None:
         """A part of the body."""
@@ -129,6 +166,7 @@ class HotLaneProtocol(HttpToolsProtocol):  # type: ignore[misc]
 
     def on_message_complete(self) -> None:
         """The body is there."""
+        self._between = True
         hot = self._collected()
         if hot is None:
             super().on_message_complete()
@@ -136,6 +174,7 @@ class HotLaneProtocol(HttpToolsProtocol):  # type: ignore[misc]
         hot.body = hot.parts[0] if len(hot.parts) == 1 else b"".join(hot.parts)
         if self._lane.take(hot.admitted, hot.body, hot.finish):
             hot.before = None
+            self._parsed = hot
         else:
             self._leave_lane(hot)
             super().on_message_complete()
@@ -171,12 +210,15 @@ class HotLaneProtocol(HttpToolsProtocol):  # type: ignore[misc]
         hot.response_complete = True
         if self.transport.is_closing():
             return
+        common, headers = self.server_state.default_headers, reply.headers
+        if common is not self._common:
+            self._common, self._common_lines = common, _lines(tuple(common))
         self.transport.write(
             b"%b%b%bcontent-length: %d\r\nx-request-id: %b\r\n%b\r\n%b"
             % (
                 _STATUS,
-                _lines(tuple(self.server_state.default_headers)),
-                _lines(tuple(reply.headers)),
+                self._common_lines,
+                _PLAIN_LINES if headers is PLAIN else _lines(tuple(headers)),
                 len(reply.body),
                 request_id.encode(),
                 _LAST if hot.keep_alive else _LAST_OF_ALL,
@@ -193,7 +235,7 @@ class HotLaneProtocol(HttpToolsProtocol):  # type: ignore[misc]
             hot.response_complete = True
             return
         path = hot.url.decode("ascii")
-        scope = self._new_scope(hot.headers)
+        scope = self._new_scope(list(hot.headers))
         scope |= {"method": "POST", "path": path, "raw_path": hot.url, "query_string": b""}
         scope[BEGAN] = hot.admitted.began
         cycle = RequestResponseCycle(
@@ -226,11 +268,16 @@ class HotLaneProtocol(HttpToolsProtocol):  # type: ignore[misc]
     def _admit(self) -> Admitted | None:
         if self.parser.get_method() != b"POST":
             return None
-        if not (self.cycle is None or self.cycle.response_complete) or self.flow.write_paused:
+        if not self._free():
             return None
         if self.parser.get_http_version() != "1.1" or not self.parser.should_keep_alive():
             return None
         return self._lane.admit(self.url, self.headers)
+
+    def _free(self) -> bool:
+        """Whether nothing is before a request that begins."""
+        cycle = self.cycle
+        return (cycle is None or cycle.response_complete) and not self.flow.write_paused
 
     def _collected(self) -> HotCycle | None:
         hot, self._hot = self._hot, None

@@ -43,19 +43,22 @@ def output_tensors(answer: Answer) -> list[Output]:
 
 def parameters(answer: Answer) -> dict[str, str]:
     """What the answer says of itself: a value, or one a row with commas between them."""
-    return {
+    told = {
         "endpoint": answer.route.endpoint,
         "table_generation": str(answer.route.generation),
         "prediction_ids": ",".join(answer.ids),
-        "variant": _told(answer, lambda group: group.served.name if group.served else ""),
-        "model_version": served_version(answer),
-        "fallback": _told(answer, lambda group: group.fallback),
+        "variant": _told(answer, _variant),
+        "model_version": _told(answer, _version),
+        "fallback": _told(answer, _fallback),
     }
+    if answer.route.cache_rows:
+        told["cached"] = _cached(answer)
+    return told
 
 
 def served_version(answer: Answer) -> str:
     """The version that answered; with commas when there were several."""
-    return _told(answer, lambda group: group.served.version if group.served else "")
+    return _told(answer, _version)
 
 
 def requested(found: list[Output], names: Sequence[str]) -> list[Output]:
@@ -93,8 +96,28 @@ def _column(name: str, group: Scored) -> list[float]:
     return [outputs[at] for outputs in group.outputs]
 
 
+def _variant(group: Scored) -> str:
+    return group.served.name if group.served else ""
+
+
+def _version(group: Scored) -> str:
+    return group.served.version if group.served else ""
+
+
+def _fallback(group: Scored) -> str:
+    return group.fallback
+
+
+def _cached(answer: Answer) -> str:
+    flags = answer.by_row(lambda group: group.cached or [False] * len(group.rows))
+    texts = ["true" if each else "false" for each in flags]
+    return texts[0] if texts.count(texts[0]) == len(texts) else ",".join(texts)
+
+
 def _told(answer: Answer, of_group: Callable[[Scored], str]) -> str:
     """A text that all groups share, or one a row with commas between them."""
+    if len(answer.scored) == 1:
+        return of_group(answer.scored[0])
     texts = [of_group(group) for group in answer.scored]
     if texts.count(texts[0]) == len(texts):
         return texts[0]

@@ -9,6 +9,7 @@ import orjson
 
 from gateway.dataplane.ask import Ask
 from gateway.dataplane.core import DataPlane
+from gateway.dataplane.units import take_header
 from gateway.http import Exchange, Reply, require_json
 from gateway.inference_v2 import answers
 from gateway.inference_v2.document import HEAD_LENGTH, Form, read_request
@@ -39,6 +40,8 @@ class InferRoute:
         ask, form = self.read(
             name, body, head_length, exchange.began, exchange.time_limit(), version
         )
+        header = self._plane.routing_header(name)
+        take_header(ask, exchange.raw_header(header), header)
         return form.reply(await self._plane.predict(ask))
 
     def read(

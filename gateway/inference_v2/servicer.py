@@ -11,7 +11,8 @@ from inference import grpc_predict_v2_pb2 as v2
 from inference import grpc_predict_v2_pb2_grpc
 
 from gateway.dataplane.core import DataPlane
-from gateway.grpc_door import time_left
+from gateway.dataplane.units import PARAMETER, take_header, take_parameter
+from gateway.grpc_door import metadata_value, time_left
 from gateway.inference_v2 import answers, tensors
 from gateway.inference_v2.wire import add_output, read_tensors
 
@@ -75,6 +76,9 @@ class InferenceServicer(grpc_predict_v2_pb2_grpc.GRPCInferenceServiceServicer):
         )
         if tensors.EVENT_TIME in request.parameters:
             tensors.set_event_time(ask, request.parameters[tensors.EVENT_TIME].string_param)
+        if PARAMETER in request.parameters:
+            take_parameter(ask, _value(request.parameters[PARAMETER]))
+        take_header(ask, metadata_value(context, route.routing_header), route.routing_header)
         answer = await self._plane.predict(ask)
         response = v2.ModelInferResponse(
             model_name=request.model_name,
@@ -88,6 +92,11 @@ class InferenceServicer(grpc_predict_v2_pb2_grpc.GRPCInferenceServiceServicer):
         for tensor in answers.requested(answers.output_tensors(answer), wanted):
             add_output(response, tensor, raw=raw)
         return response
+
+
+def _value(parameter: v2.InferParameter) -> Any:
+    kind = parameter.WhichOneof("parameter_choice")
+    return getattr(parameter, kind) if kind else None
 
 
 def _metadata(name: str, datatype: str, shape: list[int]) -> Metadata:

@@ -1,7 +1,8 @@
 """Tensors of the protocol to requests of the data plane.
 
 A model is an endpoint. Inputs come either as one tensor per input field, by name and of shape [n]
-or [n, 1], or as one tensor `features` of shape [n, F] that holds the matrix as the model sees it.
+or [n, 1], or as one tensor `features` of shape [n, F] that holds the matrix as the model sees it;
+a tensor with the values of the endpoint's routing key may follow it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from gateway.dataplane.ask import MOST_ROWS, Ask
-from gateway.dataplane.inputs import FLOAT32_MAX, encode_floats
+from gateway.dataplane.inputs import FLOAT32_MAX, Where, encode_floats
 from gateway.dataplane.predict_json import parse_time
 from gateway.dataplane.routing import Route
 from gateway.inference_v2.raw import Array
@@ -25,6 +26,7 @@ MATRIX = "features"
 EVENT_TIME = "event_time"
 FLOATS = frozenset(("BF16", "FP16", "FP32", "FP64"))
 _NUMBERS = frozenset((int, float))
+_FLOAT32 = np.dtype("<f4")
 INTEGERS = {
     **{f"INT{bits}": (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) for bits in (8, 16, 32, 64)},
     **{f"UINT{bits}": (0, 2**bits - 1) for bits in (8, 16, 32, 64)},
@@ -57,31 +59,41 @@ def make_ask(
     """
     if not 1 <= len(tensors) <= _MOST_TENSORS:
         raise InvalidArgument("WRONG_COUNT", "must be at least one tensor", field="inputs")
-    if len(tensors) == 1 and tensors[0].name == MATRIX and MATRIX not in route.accepted:
-        _check_size(tensors[0], "inputs[0]")
-        matrix, rows = _matrix(tensors[0])
-        return Ask(
-            endpoint,
-            [{}] * rows,
-            version=version,
-            matrix=matrix,
-            where=_matrix_path,
-            began=began,
-            time_limit=limit,
-        )
+    if tensors[0].name == MATRIX and MATRIX not in route.accepted:
+        key = route.routing_key
+        if len(tensors) == 1 or (len(tensors) == 2 and key and tensors[1].name == key):
+            return _matrix_ask(endpoint, version, tensors, began, limit)
     for index, tensor in enumerate(tensors):
         check_tensor(tensor, f"inputs[{index}]")
     places = _places(tensors)
-    rows = tensors[0].shape[0]
-    columns = [_values(tensor) for tensor in tensors]
-    names = list(places)
     return Ask(
         endpoint,
-        [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
-        if rows
-        else [],
+        _rows(tensors),
         version=version,
         where=lambda row, name: f"inputs[{places[name]}].data[{row}]" if name in places else name,
+        began=began,
+        time_limit=limit,
+    )
+
+
+def _matrix_ask(
+    endpoint: str, version: str, tensors: Sequence[Tensor], began: float, limit: float
+) -> Ask:
+    """The request that a matrix makes, with the tensor of the routing key when there is one."""
+    _check_size(tensors[0], "inputs[0]")
+    matrix, rows = _matrix(tensors[0])
+    where: Where = _matrix_path
+    instances: list[dict[str, Any]] = [{}] * rows
+    if len(tensors) > 1:
+        check_tensor(tensors[1], "inputs[1]")
+        _check_column(tensors[1], rows, "inputs[1]")
+        instances, where = _rows(tensors[1:]), lambda row, _: f"inputs[1].data[{row}]"
+    return Ask(
+        endpoint,
+        instances,
+        version=version,
+        matrix=matrix,
+        where=where,
         began=began,
         time_limit=limit,
     )
@@ -144,14 +156,24 @@ def _places(tensors: Sequence[Tensor]) -> dict[str, int]:
         path = f"inputs[{index}]"
         if tensor.name in places:
             raise InvalidArgument("DUPLICATE_FIELD", "is given twice", field=f"{path}.name")
-        if len(tensor.shape) == 2 and tensor.shape[1] != 1:
-            raise InvalidArgument("WRONG_SHAPE", "must be [n] or [n, 1]", field=f"{path}.shape")
-        if tensor.shape[0] != tensors[0].shape[0]:
-            raise InvalidArgument(
-                "WRONG_SHAPE", "must have as many rows as the first", field=f"{path}.shape"
-            )
+        _check_column(tensor, tensors[0].shape[0], path)
         places[tensor.name] = index
     return places
+
+
+def _check_column(tensor: Tensor, rows: int, path: str) -> None:
+    if len(tensor.shape) > 1 and tensor.shape[1] != 1:
+        raise InvalidArgument("WRONG_SHAPE", "must be [n] or [n, 1]", field=f"{path}.shape")
+    if tensor.shape[0] != rows:
+        raise InvalidArgument(
+            "WRONG_SHAPE", "must have as many rows as the first", field=f"{path}.shape"
+        )
+
+
+def _rows(tensors: Sequence[Tensor]) -> list[dict[str, Any]]:
+    names = [tensor.name for tensor in tensors]
+    columns = [_values(tensor) for tensor in tensors]
+    return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
 def _matrix(tensor: Tensor) -> tuple[bytes, int]:
@@ -160,20 +182,22 @@ def _matrix(tensor: Tensor) -> tuple[bytes, int]:
             "WRONG_SHAPE", "must be floats of shape [n, F]", field="inputs[0].shape"
         )
     data = tensor.data
-    if not _fits_float32(data, "inputs[0].data"):
+    check_floats(data, "inputs[0].data")
+    try:
+        return _float32(data), tensor.shape[0]
+    except OverflowError as error:
         raise InvalidArgument(
             "OUT_OF_RANGE", "is too large for a 32-bit float", field="inputs[0].data"
-        )
-    if isinstance(data, list):
-        return encode_floats(data), tensor.shape[0]
-    return data.astype("<f4", copy=False).tobytes(), tensor.shape[0]
+        ) from error
 
 
-def _fits_float32(data: list[Any] | Array, path: str) -> bool:
-    check_floats(data, path)
+def _float32(data: list[Any] | Array) -> bytes:
+    """Numbers as float32, little-endian; raises OverflowError for one that is too large."""
     if isinstance(data, list):
-        return bool(min(data) >= -FLOAT32_MAX and max(data) <= FLOAT32_MAX)
-    return bool((np.abs(data) <= FLOAT32_MAX).all())
+        return encode_floats(data)
+    if data.dtype != _FLOAT32 and (np.abs(data) > FLOAT32_MAX).any():
+        raise OverflowError
+    return data.astype(_FLOAT32, copy=False).tobytes()
 
 
 def check_floats(data: list[Any] | Array, path: str) -> None:

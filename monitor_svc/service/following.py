@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from dataclasses import replace
 from datetime import timedelta
 
@@ -17,8 +16,8 @@ from service_kit.errors import (
     FailedPrecondition,
     InvalidArgument,
     NotFound,
-    Unavailable,
 )
+from service_kit.periodic import Periodic
 
 #: How long a monitor belongs to who took it; longer than the calls that it takes.
 LEASE = timedelta(seconds=120)
@@ -31,7 +30,7 @@ _SETTLED = (NotFound, InvalidArgument, FailedPrecondition)
 _log = logging.getLogger(__name__)
 
 
-class Follower:
+class Follower(Periodic):
     """Makes the references that monitors are due to follow to, on a thread of its own.
 
     That a version is to be followed is on record before anything is done about it, and stays so
@@ -49,28 +48,18 @@ class Follower:
     def __init__(
         self, transactions: Transactions, monitoring: Monitoring, lineages: Lineages, clock: Clock
     ) -> None:
+        super().__init__("follower", _POLL_S)
         self._transactions = transactions
         self._monitoring = monitoring
         self._lineages = lineages
         self._clock = clock
-        self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
         self._results = metrics.counter(
             "monitor_followings_total", "Tries to follow the champion.", ["monitor", "result"]
         )
 
-    def start(self) -> None:
-        """Begin to work."""
-        self._stopping.clear()
-        self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Finish the monitor at hand; the others wait for the next start."""
-        self._stopping.set()
-        if self._thread is not None:
-            self._thread.join(timeout=2)
-            self._thread = None
+    def work(self) -> bool:
+        """Try every monitor that is due."""
+        return self.run_once() == _BATCH
 
     def run_once(self) -> int:
         """Try every monitor that is due once; gives their number."""
@@ -134,15 +123,3 @@ class Follower:
             if current and current.following and current.following.version == following.version:
                 store.save_monitor(replace(current, following=following))
         return "kept" if following.due is None else "postponed"
-
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                busy = self.run_once() == _BATCH
-            except Unavailable:
-                busy = False
-            except Exception:
-                _log.exception("references could not be followed")
-                busy = False
-            if not busy:
-                self._stopping.wait(_POLL_S)

@@ -96,6 +96,10 @@ class Ingestion:
             "monitor_dropped_rows_total", "Predictions not counted.", ["reason"]
         )
 
+    def watched(self, store: Store, endpoints: set[str]) -> set[str]:
+        """Those of some endpoints that somebody monitors: only their predictions are counted."""
+        return {monitor.endpoint for monitor in store.monitors_of(endpoints)}
+
     def predictions(self, store: Store, batches: Sequence[PredictionRows]) -> None:
         """Count predictions; endpoints that nobody monitors are passed over."""
         store.lock()
@@ -122,7 +126,7 @@ class Ingestion:
             for row in newest.values()
             if (old := before.get(row.prediction_id)) is None or old.event_us <= row.event_us
         ]
-        store.save_outcomes(metric, changed)
+        store.save_outcomes(metric, changed, self._clock.now())
         if metric == LABEL and changed:
             self._relabel(store, {row.prediction_id: row.value for row in changed}, before)
 

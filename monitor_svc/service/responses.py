@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
@@ -28,6 +27,7 @@ from service_kit.errors import (
     Unavailable,
 )
 from service_kit.ids import uuid7_str
+from service_kit.periodic import Periodic
 
 #: How long an action belongs to who took it; longer than any call it makes.
 LEASE = timedelta(seconds=60)
@@ -41,7 +41,7 @@ WORSE_Z = 3.0
 _log = logging.getLogger(__name__)
 
 
-class Responder:
+class Responder(Periodic):
     """Executes the pending actions, on a thread of its own.
 
     An action is claimed with a lease, done outside any transaction and then marked. Who dies in
@@ -56,24 +56,14 @@ class Responder:
     def __init__(
         self, transactions: Transactions, executors: Mapping[Response, Executor], clock: Clock
     ) -> None:
+        super().__init__("responder", _POLL_S)
         self._transactions = transactions
         self._executors = executors
         self._clock = clock
-        self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
 
-    def start(self) -> None:
-        """Begin to work."""
-        self._stopping.clear()
-        self._thread = threading.Thread(target=self._run, name="responder", daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Finish the action at hand; the others wait for the next start."""
-        self._stopping.set()
-        if self._thread is not None:
-            self._thread.join(timeout=2)
-            self._thread = None
+    def work(self) -> bool:
+        """Try every action that is due."""
+        return self.run_once() == _BATCH
 
     def run_once(self) -> int:
         """Try every action that is due once; gives their number."""
@@ -112,18 +102,6 @@ class Responder:
         marked = replace(action, state=state, result=result[:1000], time=now)
         with self._transactions() as store:
             store.save_action(marked, now + timedelta(seconds=pause))
-
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                busy = self.run_once() == _BATCH
-            except Unavailable:
-                busy = False
-            except Exception:
-                _log.exception("actions could not be worked on")
-                busy = False
-            if not busy:
-                self._stopping.wait(_POLL_S)
 
 
 class Evaluation:

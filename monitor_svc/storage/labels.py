@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 
-from sqlalchemy import Row, delete, exists, func, select
+from sqlalchemy import Row, delete, exists, select
 from sqlalchemy.orm import Session
 
 from monitor_svc.domain.monitors import Monitor
@@ -65,8 +66,8 @@ class LabelRows:
         )
         return {row[0]: OutcomeRow(row[0], row[1], row[2]) for row in self._session.execute(query)}
 
-    def save_outcomes(self, metric: str, rows: Sequence[OutcomeRow]) -> None:
-        """Insert or replace."""
+    def save_outcomes(self, metric: str, rows: Sequence[OutcomeRow], arrived: datetime) -> None:
+        """Insert or replace what arrived at a moment of the wall clock."""
         upsert(
             self._session,
             outcomes,
@@ -76,6 +77,7 @@ class LabelRows:
                     "prediction_id": row.prediction_id,
                     "value": row.value,
                     "event_us": row.event_us,
+                    "arrived": arrived,
                 }
                 for row in rows
             ],
@@ -148,18 +150,15 @@ class LabelRows:
                 self._session.execute(delete(table).where(chosen))
         return len(ids)
 
-    def forget_lone_outcomes(self, keep_us: int, limit: int) -> int:
-        """Delete outcomes whose predictions nobody monitors, so far behind the newest; counts them.
+    def forget_lone_outcomes(self, before: datetime, limit: int) -> int:
+        """Delete outcomes that arrived before and whose predictions nobody monitors; counts them.
 
         One may come before its prediction, but not by as long as predictions are kept.
         """
-        newest = self._session.scalar(select(func.max(outcomes.c.event_us)))
-        if newest is None:
-            return 0
         known = exists().where(predictions.c.prediction_id == outcomes.c.prediction_id)
         query = (
             select(outcomes.c.prediction_id)
-            .where(outcomes.c.event_us < newest - keep_us, ~known)
+            .where(outcomes.c.arrived < before, ~known)
             .distinct()
             .limit(limit)
         )

@@ -83,7 +83,10 @@ outcomes = Table(
     Column("metric", String(64), primary_key=True),
     Column("prediction_id", String(64), primary_key=True),
     Column("value", Float, nullable=False),
-    Column("event_us", BigInteger, nullable=False, index=True),
+    Column("event_us", BigInteger, nullable=False),
+    Column(
+        "arrived", UtcDateTime, nullable=False, index=True, server_default="1970-01-01 00:00:00"
+    ),
     sqlite_with_rowid=False,
 )
 

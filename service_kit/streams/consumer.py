@@ -100,6 +100,8 @@ class StreamConsumer:
         tries: How often an event is tried before it is set aside.
         claim_after: Idle time after which another consumer's unfinished events are taken over.
         dedupe_for: How long ids are remembered; shorter on a stream of many events.
+        gather: Seconds that events are left to gather before the next batch is taken, on a stream
+            where a transaction for each would cost more than the events themselves.
     """
 
     def __init__(
@@ -116,6 +118,7 @@ class StreamConsumer:
         retry_after: float = 0.2,
         claim_after: timedelta = timedelta(seconds=60),
         dedupe_for: timedelta = timedelta(days=7),
+        gather: float = 0.0,
     ) -> None:
         self._engine = engine
         self._table = table
@@ -128,6 +131,7 @@ class StreamConsumer:
         self._retry_after = retry_after
         self._claim_after = claim_after
         self._dedupe_for = dedupe_for
+        self._gather = gather
         self._key = streams.key(stream)
         self._name = f"{socket.gethostname()}-{os.getpid()}-{uuid7_str()[-8:]}"
         self._client = connect(streams.redis_url, BACKGROUND_TIMEOUT_S)
@@ -177,10 +181,12 @@ class StreamConsumer:
         failures = 0
         while not self._stopping.is_set():
             try:
-                self.poll_once(BLOCK_S)
+                taken = self.poll_once(BLOCK_S)
                 if failures:
                     logger.info("consuming %s again", self._stream)
                 failures = 0
+                if 0 < taken < self._batch:
+                    self._stopping.wait(self._gather)
             except Exception as error:
                 failures += 1
                 if failures == 1 or not isinstance(error, Unavailable):

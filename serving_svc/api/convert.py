@@ -39,6 +39,9 @@ def endpoint_from(message: serving_pb2.Endpoint, endpoint_id: str) -> Endpoint:
         min_replicas=message.min_replicas,
         max_replicas=message.max_replicas,
         max_in_flight=message.max_in_flight,
+        replica_gpus=message.replica_gpus if message.HasField("replica_gpus") else None,
+        routing_header=message.routing_header,
+        cache_rows=message.cache_rows,
     )
 
 
@@ -60,6 +63,9 @@ def endpoint_to(view: EndpointView) -> serving_pb2.Endpoint:
         traffic=table_to(view.table) if view.table else None,
         create_time=_moment(endpoint.created),
         state_reason=view.reason,
+        replica_gpus=endpoint.replica_gpus,
+        routing_header=endpoint.routing_header,
+        cache_rows=endpoint.cache_rows,
     )
 
 
@@ -154,6 +160,7 @@ def replica_from(message: dataplane_pb2.ReportReplicaRequest, now: datetime) -> 
         seen=now,
         runtime=message.runtime,
         load_ms=message.load_ms,
+        orphaned=message.orphaned,
     )
 
 
@@ -173,6 +180,8 @@ def _route_to(route: Route) -> dataplane_pb2.EndpointRoute:
         arms=_arms(table) if table.experiment else (),
         overrides=dict(table.overrides),
         max_in_flight=endpoint.max_in_flight,
+        routing_header=endpoint.routing_header,
+        cache_rows=endpoint.cache_rows,
     )
 
 

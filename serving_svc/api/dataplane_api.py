@@ -43,6 +43,9 @@ class DataPlaneApi(dataplane_pb2_grpc.DataPlaneServiceServicer):
         parse_name(
             "models/{model}/versions/{version}", request.model_version, field="model_version"
         )
-        self._dataplane.report(convert.replica_from(request, self._clock.now()))
-        interval = self._dataplane.interval // timedelta(milliseconds=1)
-        return dataplane_pb2.ReportReplicaResponse(interval_ms=interval)
+        replica = convert.replica_from(request, self._clock.now())
+        self._dataplane.report(replica)
+        return dataplane_pb2.ReportReplicaResponse(
+            interval_ms=self._dataplane.interval // timedelta(milliseconds=1),
+            drain=self._dataplane.relieves(replica),
+        )

@@ -40,13 +40,19 @@ class RayShardRunner:
         done: Callable[[int, int], None],
         stopped: Callable[[], bool],
     ) -> bool:
-        """Score shards; False when asked to stop meanwhile.
+        """Score shards in a child; True once all are scored, False when asked to stop meanwhile.
+
+        Each scored shard lies in the task's folder when `done` is told of it, in any order. What
+        is under way when it stops or raises is lost, and scored again by the next call.
 
         Args:
+            task: What is scored, and where its shards lie.
+            shards: Numbers of the shards to score, at least one.
             done: Told rows and refused rows of each shard.
+            stopped: Asked twice a second whether to stop.
 
-        Raises FailedPrecondition when the model can't score, Unavailable (`BATCH_CHILD_LOST`)
-        when the child ends early, or what kept it from going on for now.
+        Raises FailedPrecondition with the reason why the model can't score, Unavailable with what
+        kept it from going on for now, `BATCH_CHILD_LOST` when the child ended early.
         """
         request = {
             "address": self._address,

@@ -18,7 +18,8 @@ from service_kit.channels import Peers, calling
 from service_kit.errors import DeadlineExceeded, ResourceExhausted, Unavailable
 from serving_svc.batch.encode import MISSING, Matrix, Problems, encode
 from serving_svc.batch.shards import ROW, ShardFolder, write_at_once
-from serving_svc.replica import ReplicaConfig, load_model
+from serving_svc.replica import load_model
+from serving_svc.replica_config import ReplicaConfig
 
 READ_ROWS = 2_000
 READ_TIMEOUT_S = 30.0

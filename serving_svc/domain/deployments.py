@@ -46,6 +46,7 @@ class Deployment:
         replicas: How many replicas it should have.
         wanted: Whether it should run.
         failure: Why it can't be loaded; empty when it can.
+        gpus: GPUs set aside for a replica; what the service sets when nothing is said.
     """
 
     endpoint_id: str
@@ -55,6 +56,7 @@ class Deployment:
     created: datetime
     wanted: bool = True
     failure: str = ""
+    gpus: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,7 @@ class Replica:
     Attributes:
         runtime: Plugin that scores; empty when it does not say.
         load_ms: Milliseconds to fetch, load and warm up its model.
+        orphaned: Whether it goes on without its actor, so that Ray knows of it no longer.
     """
 
     replica_id: str
@@ -75,6 +78,7 @@ class Replica:
     seen: datetime
     runtime: str = ""
     load_ms: int = 0
+    orphaned: bool = False
 
 
 class AppState(StrEnum):
@@ -153,6 +157,22 @@ def lost(replicas: Collection[Replica], now: datetime, interval: timedelta) -> l
     """Replicas that have missed too many reports."""
     oldest = now - interval * (MISSED_REPORTS + 0.5)
     return [replica for replica in replicas if replica.seen < oldest]
+
+
+def relieved(replicas: Collection[Replica], wanted: int) -> list[Replica]:
+    """Orphans of one version that may go: those beyond what is wanted and Ray has yet to place.
+
+    One goes for each that comes, so that together they are never fewer than wanted, and what an
+    orphan holds of a GPU is free for the next one.
+
+    Args:
+        replicas: All of the version.
+        wanted: How many it should have.
+    """
+    placed = [each for each in replicas if not each.orphaned and not each.draining]
+    orphans = [each for each in replicas if each.orphaned and not each.draining]
+    kept = max(0, wanted - len(placed))
+    return sorted(orphans, key=lambda each: each.replica_id)[kept:]
 
 
 def usable(replicas: Collection[Replica]) -> dict[str, int]:

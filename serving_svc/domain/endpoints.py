@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -15,17 +16,25 @@ DEFAULT_DEADLINE = timedelta(seconds=1)
 LONGEST_DEADLINE = timedelta(seconds=60)
 DEFAULT_IN_FLIGHT = 256
 MOST_REPLICAS = 256
+MOST_GPUS = 64
+MOST_CACHE_ROWS = 1_000_000
+
+_HEADER = re.compile(r"[a-z][a-z0-9-]{0,63}")
+_SECRET_HEADERS = frozenset(("authorization", "cookie", "proxy-authorization", "x-api-key"))
 
 #: Fields that may be changed after creation; the model may not, its versions are.
 CHANGEABLE = (
     "description",
     "routing_key",
+    "routing_header",
+    "cache_rows",
     "outcome_independent",
     "default_outputs",
     "deadline",
     "min_replicas",
     "max_replicas",
     "max_in_flight",
+    "replica_gpus",
 )
 
 
@@ -45,8 +54,12 @@ class Endpoint:
     Attributes:
         model: `models/{model}` whose versions it serves.
         routing_key: Request field that the split sticks to; empty for none.
+        routing_header: Request header that goes before it; empty for the gateway's own.
+        cache_rows: Answers of each version that gateways keep; none when 0.
         outcome_independent: The outcome does not depend on which variant answered.
         default_outputs: Answer of last resort, one value an output; none when empty.
+        replica_gpus: GPUs set aside for a replica, a share of one or whole ones; what the service
+            sets when nothing is said.
         generation: Generation of the table in force; 0 before the first one.
         deploying: Version whose deployment is under way, with the workflow that does it.
         failure: Why the last deployment failed; empty when it did not.
@@ -67,6 +80,9 @@ class Endpoint:
     deploying: str = ""
     deploy_workflow: str = ""
     failure: str = ""
+    replica_gpus: float | None = None
+    routing_header: str = ""
+    cache_rows: int = 0
 
     @property
     def name(self) -> str:
@@ -100,6 +116,12 @@ def checked(endpoint: Endpoint) -> Endpoint:
         raise InvalidArgument(
             "INVALID_LIMIT", "must not be negative", field="endpoint.max_in_flight"
         )
+    _check_gpus(endpoint.replica_gpus)
+    if not 0 <= endpoint.cache_rows <= MOST_CACHE_ROWS:
+        raise InvalidArgument(
+            "INVALID_LIMIT", f"must be between 0 and {MOST_CACHE_ROWS}", field="endpoint.cache_rows"
+        )
+    _check_header(endpoint.routing_header)
     least = endpoint.min_replicas or 1
     most = endpoint.max_replicas or least
     if most < least:
@@ -113,6 +135,26 @@ def checked(endpoint: Endpoint) -> Endpoint:
         max_replicas=most,
         max_in_flight=endpoint.max_in_flight or DEFAULT_IN_FLIGHT,
     )
+
+
+def _check_gpus(gpus: float | None) -> None:
+    # Ray gives shares of one GPU, or whole ones.
+    if gpus is not None and not (0 <= gpus <= 1 or (gpus <= MOST_GPUS and gpus.is_integer())):
+        raise InvalidArgument(
+            "INVALID_GPUS",
+            f"must be a share of one or a whole number up to {MOST_GPUS}",
+            field="endpoint.replica_gpus",
+        )
+
+
+def _check_header(name: str) -> None:
+    # Units are logged: what carries a secret can't be one.
+    if name and (not _HEADER.fullmatch(name) or name in _SECRET_HEADERS or name.endswith("-bin")):
+        raise InvalidArgument(
+            "INVALID_HEADER",
+            "must be the name of a header in lower case that carries no credentials",
+            field="endpoint.routing_header",
+        )
 
 
 def changed(current: Endpoint, wanted: Endpoint, paths: Collection[str]) -> Endpoint:

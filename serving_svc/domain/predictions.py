@@ -50,6 +50,8 @@ class LoggedRow:
         score: First output; nothing when there was none.
         inputs: Values by name; nothing where one was missing.
         known: When looked-up values became known, by name.
+        failure: Why a shadow did not score the row; empty when it did.
+        cached: Whether the answer was kept from an earlier prediction.
     """
 
     prediction_id: str
@@ -65,6 +67,8 @@ class LoggedRow:
     table_generation: int
     inputs: Mapping[str, Value] = field(default_factory=dict)
     known: Mapping[str, datetime] = field(default_factory=dict)
+    failure: str = ""
+    cached: bool = False
 
 
 def is_prediction_id(text: str) -> bool:
@@ -92,6 +96,17 @@ def asked_at(prediction_id: str) -> datetime:
         return _EPOCH + timedelta(milliseconds=int(prediction_id[:8] + prediction_id[9:13], 16))
     except OverflowError as error:
         raise ValueError("the id's time is beyond the calendar") from error
+
+
+def first_id_at(moment: datetime) -> str:
+    """The least id that a prediction asked for at a moment, or later, can have.
+
+    >>> first_id_at(datetime(2024, 7, 12, 5, 24, 7, 230_000, UTC))
+    '0190a5c8-7b3e-7000-8000-000000000000'
+    """
+    ms = max(0, (moment - _EPOCH) // timedelta(milliseconds=1))
+    text = f"{ms:012x}"
+    return f"{text[:8]}-{text[8:]}-7000-8000-000000000000"
 
 
 def to_merge(

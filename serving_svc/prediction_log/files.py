@@ -44,12 +44,17 @@ class PredictionFiles:
         Raises ValueError when a batch is not sound, Unavailable (`LOG_STORAGE`) when the disk
         takes no more.
         """
-        groups: dict[tuple[str, date, str], list[pa.Table]] = {}
+        alike: dict[tuple[str, pa.Schema], list[pa.Table]] = {}
         for batch in batches:
             endpoint = parse_name("endpoints/{endpoint}", batch.endpoint)["endpoint"]
-            for day, table in columns.by_day(columns.table_of(batch)).items():
-                key = (endpoint, day, columns.shape_of(table))
-                groups.setdefault(key, []).append(table)
+            rows = columns.rows_of(batch)
+            alike.setdefault((endpoint, rows.schema), []).append(rows)
+        groups: dict[tuple[str, date, str], list[pa.Table]] = {}
+        for (endpoint, _), several in alike.items():
+            table = columns.table_of(pa.concat_tables(several).combine_chunks())
+            for day, part in columns.by_day(table).items():
+                key = (endpoint, day, columns.shape_of(part))
+                groups.setdefault(key, []).append(part)
         return [self._write(key, pa.concat_tables(tables)) for key, tables in groups.items()]
 
     def merge(self, files: Sequence[LogFile]) -> LogFile:
@@ -108,8 +113,13 @@ class PredictionFiles:
         )
 
     def _path(self, file: LogFile) -> Path:
-        folder = self._folder / f"endpoint={file.endpoint_id}" / f"day={file.day.isoformat()}"
-        return folder / f"{file.file_id}{_SUFFIX}"
+        return path_of(self._folder, file)
+
+
+def path_of(folder: Path, file: LogFile) -> Path:
+    """Where a file lies below the log's folder."""
+    below = folder / f"endpoint={file.endpoint_id}" / f"day={file.day.isoformat()}"
+    return below / f"{file.file_id}{_SUFFIX}"
 
 
 def _groups_with(reader: pq.ParquetFile, prediction_id: str) -> Iterator[int]:
@@ -124,7 +134,18 @@ def _write_at_once(path: Path, table: pa.Table) -> int:
     """Have all of a file, on disk, or none of it; gives its size in bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(path.name + _SCRATCH)
-    pq.write_table(table, scratch, compression="zstd", row_group_size=GROUP_ROWS)
+    # Numbers hardly repeat: split into their bytes they are smaller than with a dictionary, and
+    # take a third of the time.
+    numbers = [field.name for field in table.schema if pa.types.is_floating(field.type)]
+    texts = [name for name in table.schema.names if name not in (columns.ID, *numbers)]
+    pq.write_table(
+        table,
+        scratch,
+        compression="zstd",
+        row_group_size=GROUP_ROWS,
+        use_dictionary=texts,
+        use_byte_stream_split=numbers,
+    )
     _sync(scratch)
     size = scratch.stat().st_size
     scratch.replace(path)

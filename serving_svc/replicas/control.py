@@ -16,10 +16,10 @@ from typing import Any
 
 from service_kit.errors import Unavailable
 from serving_svc.domain import AppState, AppStatus, Deployment, ModelVersion
-from serving_svc.replica import ReplicaConfig
+from serving_svc.replica_config import ReplicaConfig
 
 CHILD = "serving_svc.replicas.serve_child"
-START_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 120.0
 ANSWER_TIMEOUT_S = 30.0
 RESTART_PAUSE_S = 2.0
 _log = logging.getLogger(__name__)
@@ -35,7 +35,8 @@ class ReplicaSettings:
         peers: Addresses of the registry and of serving.
         host: Address that replicas listen on.
         cpus: CPUs that Ray sets aside for a replica; a share, for replicas are idle much.
-        gpus: GPUs that Ray sets aside for a replica, for example a quarter of one.
+        gpus: GPUs that Ray sets aside for a replica, for example a quarter of one, where its
+            deployment does not say.
         tls: Paths of certificates, or empty.
         code_models: Models whose own code may run.
         runtimes: Settings of runtimes by name.
@@ -111,7 +112,7 @@ class RayReplicas:
             app=deployment.app,
             replicas=deployment.replicas,
             cpus=self._settings.cpus,
-            gpus=self._settings.gpus,
+            gpus=self._settings.gpus if deployment.gpus is None else deployment.gpus,
             config=config.to_json(),
         )
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import sys
+import threading
+import time
 from collections import Counter
 from itertools import chain
 from typing import Any, TextIO
 
 from service_kit.process import die_with_parent
-from serving_svc.replica import Replica
+from serving_svc.replicas.actor import ReplicaActor
 
 NAMESPACE = "modelyard-serving"
 #: Tries of a replica's constructor before its version counts as one that can't be loaded.
@@ -20,6 +23,7 @@ HEALTH_PERIOD_S = 5.0
 HEALTH_TIMEOUT_S = 10.0
 DRAIN_TIMEOUT_S = 20.0
 SCALE_TIMEOUT_S = 10.0
+LOOK_S = 0.2
 
 _STATES = {
     "NOT_STARTED": "STARTING",
@@ -37,8 +41,40 @@ def connect(address: str) -> None:
     import ray
     from ray import serve
 
+    if ":" in address:
+        head = follow(address)
+        threading.Thread(target=end_with, args=(head, address), name="head", daemon=True).start()
     ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, ignore_reinit_error=True)
     serve.start(proxy_location="Disabled")
+
+
+def follow(address: str) -> socket.socket:
+    """A connection to Ray's head, once it listens."""
+    host, _, port = address.rpartition(":")
+    while True:
+        try:
+            return socket.create_connection((host, int(port)), timeout=5.0)
+        except OSError:
+            time.sleep(LOOK_S)
+
+
+def end_with(head: socket.socket, address: str) -> None:
+    """End this process when Ray's head does.
+
+    Ray itself waits for it to come again, for a minute and in vain: the next head knows nothing
+    of what this process has joined.
+    """
+    host, _, port = address.rpartition(":")
+    try:
+        while True:
+            with head:
+                head.settimeout(None)
+                while head.recv(4_096):
+                    pass
+            # It hangs up on who says nothing; but then it is there to be called again.
+            head = socket.create_connection((host, int(port)), timeout=5.0)
+    except OSError:
+        os._exit(1)
 
 
 def apply(request: dict[str, Any]) -> dict[str, Any]:
@@ -49,16 +85,7 @@ def apply(request: dict[str, Any]) -> dict[str, Any]:
     """
     from ray import serve
 
-    deployment = serve.deployment(Replica).options(
-        name=request["app"],
-        num_replicas=request["replicas"],
-        ray_actor_options={"num_cpus": request["cpus"], "num_gpus": request["gpus"]},
-        max_constructor_retry_count=CONSTRUCTOR_TRIES,
-        health_check_period_s=HEALTH_PERIOD_S,
-        health_check_timeout_s=HEALTH_TIMEOUT_S,
-        graceful_shutdown_timeout_s=DRAIN_TIMEOUT_S,
-        graceful_shutdown_wait_loop_s=0.1,
-    )
+    deployment = serve.deployment(ReplicaActor).options(**options_of(request))
     target = serve.RunTarget(
         target=deployment.bind(request["config"]),
         name=request["app"],
@@ -67,6 +94,20 @@ def apply(request: dict[str, Any]) -> dict[str, Any]:
     )
     serve.run_many([target], wait_for_applications_running=False)
     return {}
+
+
+def options_of(request: dict[str, Any]) -> dict[str, Any]:
+    """Ray Serve's options of the deployment that a request asks for."""
+    return {
+        "name": request["app"],
+        "num_replicas": request["replicas"],
+        "ray_actor_options": {"num_cpus": request["cpus"], "num_gpus": request["gpus"]},
+        "max_constructor_retry_count": CONSTRUCTOR_TRIES,
+        "health_check_period_s": HEALTH_PERIOD_S,
+        "health_check_timeout_s": HEALTH_TIMEOUT_S,
+        "graceful_shutdown_timeout_s": DRAIN_TIMEOUT_S,
+        "graceful_shutdown_wait_loop_s": 0.1,
+    }
 
 
 def scale(request: dict[str, Any]) -> dict[str, Any]:

@@ -26,7 +26,11 @@ class ModelUnusableError(Exception):
 
 
 class ModelRuntime(Protocol):
-    """What a runtime plugin does."""
+    """What a runtime plugin does.
+
+    One whose models can be converted has `read(path)` as well, which gives the object of its
+    library that the file holds.
+    """
 
     def load(self, path: Path, inputs: int, outputs: int) -> Scorer:
         """Load a model file.

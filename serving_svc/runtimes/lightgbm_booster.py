@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import BaseModel
 
@@ -29,12 +29,7 @@ class LightGbmRuntime:
 
     def load(self, path: Path, inputs: int, outputs: int) -> Scorer:
         """Load a model file; raises ModelUnusableError."""
-        import lightgbm
-
-        try:
-            booster = lightgbm.Booster(model_file=str(path))
-        except lightgbm.basic.LightGBMError as error:
-            raise ModelUnusableError("LightGBM refuses it") from error
+        booster = self.read(path)
         check_width(booster.num_feature(), inputs)
         threads = self._threads
 
@@ -42,3 +37,12 @@ class LightGbmRuntime:
             return columns(booster.predict(matrix, num_threads=threads), outputs)
 
         return score
+
+    def read(self, path: Path) -> Any:
+        """The booster in a file; raises ModelUnusableError."""
+        import lightgbm
+
+        try:
+            return lightgbm.Booster(model_file=str(path))
+        except lightgbm.basic.LightGBMError as error:
+            raise ModelUnusableError("LightGBM refuses it") from error

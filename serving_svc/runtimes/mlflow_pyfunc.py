@@ -3,12 +3,14 @@ own."""
 
 from __future__ import annotations
 
+import lzma
 import re
 import stat
 import sys
 import tempfile
 import weakref
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
@@ -21,6 +23,11 @@ from serving_svc.runtimes.guest import Guest, Limits
 
 DESCRIPTION = "MLmodel"
 MOST_FILES = 10_000
+#: What zipfile raises for damaged, encrypted and unknown content.
+_DAMAGED = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError),
+    *(OSError, RuntimeError, NotImplementedError),
+)
 _PYTHON = re.compile(r"^python:\s*['\"]?(\d+\.\d+)", re.MULTILINE)
 
 
@@ -94,15 +101,21 @@ class _Asking:
 
 
 def unpack(archive: Path, folder: Path, most_bytes: int) -> Path:
-    """Unpack a model's archive; gives the folder with its description.
+    """Unpack a model's archive; gives the folder with its description, at most one below.
 
-    Raises ModelUnusableError for links, paths that lead outside, and more than is allowed.
+    Args:
+        archive: A zip archive.
+        folder: Where to; what was unpacked before a refusal stays there.
+        most_bytes: Most bytes of all files together, unpacked.
+
+    Raises ModelUnusableError for what is no archive or damaged, for links, paths that lead
+    outside, more than is allowed, and a folder without a description.
     """
     try:
         with zipfile.ZipFile(archive) as file:
             _check_members(file.infolist(), most_bytes)
             file.extractall(folder)
-    except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError) as error:
+    except _DAMAGED as error:
         raise ModelUnusableError("it is no zip archive of an MLflow model") from error
     found = [folder, *sorted(each for each in folder.iterdir() if each.is_dir())]
     for place in found:

@@ -43,7 +43,7 @@ class SkopsRuntime:
         """Load a file; raises ModelUnusableError."""
         from threadpoolctl import threadpool_limits
 
-        model = read_estimator(path)
+        model = self.read(path)
         check_width(getattr(model, "n_features_in_", inputs), inputs)
         predict = getattr(model, "predict_proba", None) or model.predict
         threads = self._threads
@@ -54,21 +54,20 @@ class SkopsRuntime:
 
         return score
 
+    def read(self, path: Path) -> Any:
+        """The estimator in a file of trusted types; raises ModelUnusableError."""
+        from skops import io
 
-def read_estimator(path: Path) -> Any:
-    """The estimator in a file of trusted types; raises ModelUnusableError."""
-    from skops import io
-
-    try:
-        others = sorted(set(io.get_untrusted_types(file=path)) - set(ALLOWED))
-    except Exception as error:
-        raise ModelUnusableError("it is no skops file") from error
-    if others:
-        raise ModelUnusableError(f"it has types that are not allowed: {', '.join(others[:3])}")
-    try:
-        model = io.load(path, trusted=list(ALLOWED))
-    except Exception as error:
-        raise ModelUnusableError(f"skops refuses it: {type(error).__name__}") from error
-    if not hasattr(model, "predict"):
-        raise ModelUnusableError("it holds no estimator")
-    return model
+        try:
+            others = sorted(set(io.get_untrusted_types(file=path)) - set(ALLOWED))
+        except Exception as error:
+            raise ModelUnusableError("it is no skops file") from error
+        if others:
+            raise ModelUnusableError(f"it has types that are not allowed: {', '.join(others[:3])}")
+        try:
+            model = io.load(path, trusted=list(ALLOWED))
+        except Exception as error:
+            raise ModelUnusableError(f"skops refuses it: {type(error).__name__}") from error
+        if not hasattr(model, "predict"):
+            raise ModelUnusableError("it holds no estimator")
+        return model

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import BaseModel
 
@@ -29,6 +29,16 @@ class XgboostRuntime:
 
     def load(self, path: Path, inputs: int, outputs: int) -> Scorer:
         """Load a model file; raises ModelUnusableError."""
+        booster = self.read(path)
+        check_width(booster.num_features(), inputs)
+
+        def score(matrix: Matrix) -> Matrix:
+            return columns(booster.inplace_predict(matrix, validate_features=False), outputs)
+
+        return score
+
+    def read(self, path: Path) -> Any:
+        """The booster in a file; raises ModelUnusableError."""
         import xgboost
 
         content = path.read_bytes()
@@ -41,9 +51,4 @@ class XgboostRuntime:
             booster.load_model(bytearray(content))
         except xgboost.core.XGBoostError as error:
             raise ModelUnusableError("XGBoost refuses it") from error
-        check_width(booster.num_features(), inputs)
-
-        def score(matrix: Matrix) -> Matrix:
-            return columns(booster.inplace_predict(matrix, validate_features=False), outputs)
-
-        return score
+        return booster

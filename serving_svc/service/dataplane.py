@@ -10,7 +10,7 @@ from datetime import timedelta
 
 from service_kit.clock import Clock
 from serving_svc.domain import Endpoint, Replica, TrafficTable
-from serving_svc.domain.deployments import lost, usable
+from serving_svc.domain.deployments import lost, relieved, usable
 from serving_svc.domain.scaling import Load, loads
 from serving_svc.service.ports import Store, Unit
 
@@ -83,6 +83,18 @@ class DataPlane:
             self._replicas[replica.replica_id] = replica
         if before is None or _is_news(before, replica):
             self.changed()
+
+    def relieves(self, replica: Replica) -> bool:
+        """Whether a replica is an orphan that is needed no longer."""
+        if not replica.orphaned:
+            return False
+        version = replica.model_version
+        with self._store.read() as unit:
+            deployments = [each for each in unit.deployments() if each.version.name == version]
+        wanted = sum(each.replicas for each in deployments if each.wanted)
+        with self._changed:
+            others = [each for each in self._replicas.values() if each.model_version == version]
+        return replica.replica_id in {each.replica_id for each in relieved(others, wanted)}
 
     def changed(self) -> None:
         """The record changed: push it."""

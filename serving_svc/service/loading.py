@@ -19,6 +19,7 @@ def want(unit: Unit, endpoint: Endpoint, version: ModelVersion, now: datetime) -
             app=app_name(endpoint.endpoint_id, version.name),
             replicas=_replicas_at_first(unit, endpoint),
             created=now,
+            gpus=endpoint.replica_gpus,
         )
     )
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, fields
 from datetime import date
 from typing import Any
 
-from sqlalchemy import Engine, delete, select
+from sqlalchemy import Engine, Select, delete, select
 from sqlalchemy.orm import Session
 
 from service_kit.database import reading, transaction
@@ -35,6 +35,21 @@ class SqlPredictionCatalogue:
         return self._select(
             row.day == day, row.min_id <= prediction_id, row.max_id >= prediction_id
         )
+
+    def within(self, endpoint_id: str, first: str, before: str, most: int) -> Sequence[LogFile]:
+        """Files of an endpoint with ids from one on and before another, furthest reaching first.
+
+        Args:
+            most: Files at most.
+        """
+        row = PredictionFileRow
+        query = (
+            select(row)
+            .where(row.endpoint_id == endpoint_id, row.max_id >= first, row.min_id < before)
+            .order_by(row.max_id.desc(), row.file_id)
+            .limit(most)
+        )
+        return self._listed(query)
 
     def below(self, most_rows: int) -> Sequence[LogFile]:
         """Files with fewer rows than that."""
@@ -65,6 +80,9 @@ class SqlPredictionCatalogue:
 
     def _select(self, *conditions: Any) -> Sequence[LogFile]:
         query = select(PredictionFileRow).where(*conditions).order_by(PredictionFileRow.file_id)
+        return self._listed(query)
+
+    def _listed(self, query: Select[PredictionFileRow]) -> Sequence[LogFile]:
         with reading(self._engine) as session:
             return [
                 LogFile(*(getattr(row, name) for name in _FIELDS)) for row in session.scalars(query)

@@ -33,6 +33,8 @@ _SAME_ENDPOINT = (
     "created",
     "description",
     "routing_key",
+    "routing_header",
+    "cache_rows",
     "outcome_independent",
     "min_replicas",
     "max_replicas",
@@ -41,6 +43,7 @@ _SAME_ENDPOINT = (
     "deploying",
     "deploy_workflow",
     "failure",
+    "replica_gpus",
 )
 _SAME_TABLE = (
     "generation",
@@ -53,7 +56,7 @@ _SAME_TABLE = (
     "last_good",
     "transitional",
 )
-_SAME_DEPLOYMENT = ("endpoint_id", "app", "replicas", "created", "wanted", "failure")
+_SAME_DEPLOYMENT = ("endpoint_id", "app", "replicas", "created", "wanted", "failure", "gpus")
 _SAME_VERSION = ("runtime", "artifact", "inputs", "outputs", "signature")
 _SAME_ROLLOUT = (
     "rollout_id",

@@ -10,7 +10,7 @@ from typing import cast
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from modelyard.events.v1 import events_pb2
-from sqlalchemy import Engine, delete, select
+from sqlalchemy import Engine, delete, select, update
 from sqlalchemy.orm import Session
 
 from service_kit.clock import Clock
@@ -28,6 +28,7 @@ from serving_svc.storage.tables import (
     EndpointRow,
     RolloutEventRow,
     RolloutRow,
+    StreamScorerRow,
     TableRow,
 )
 
@@ -119,7 +120,9 @@ class SqlUnit:
         self._session.flush()
 
     def delete_endpoint(self, endpoint_id: str) -> None:
-        """Take an endpoint, its tables and its rollouts off the record."""
+        """Take an endpoint, its tables, rollouts and stream scorers off the record."""
+        scorers = update(StreamScorerRow).where(StreamScorerRow.endpoint_id == endpoint_id)
+        self._session.execute(scorers.values(deleted=True))
         self._session.execute(delete(EndpointRow).where(EndpointRow.endpoint_id == endpoint_id))
 
     def table(self, endpoint_id: str, generation: int) -> TrafficTable | None:

@@ -43,6 +43,9 @@ class EndpointRow(Base):
     deploy_workflow: Mapped[str] = mapped_column(_ID)
     failure: Mapped[str] = mapped_column(Text)
     created: Mapped[datetime] = mapped_column(UtcDateTime)
+    replica_gpus: Mapped[float | None]
+    routing_header: Mapped[str] = mapped_column(_ID, server_default="")
+    cache_rows: Mapped[int] = mapped_column(server_default="0")
 
 
 class TableRow(Base):
@@ -83,6 +86,7 @@ class DeploymentRow(Base):
     wanted: Mapped[bool] = mapped_column(Boolean)
     failure: Mapped[str] = mapped_column(Text)
     created: Mapped[datetime] = mapped_column(UtcDateTime)
+    gpus: Mapped[float | None]
 
 
 class RolloutRow(Base):
@@ -175,6 +179,39 @@ class BatchRow(Base):
     reason: Mapped[str] = mapped_column(Text)
     created: Mapped[datetime] = mapped_column(UtcDateTime)
     ended: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class StreamScorerRow(Base):
+    """A stream scorer; a deleted one stays until its place in the stream is removed."""
+
+    __tablename__ = "stream_scorers"
+    __table_args__ = (
+        Index(
+            "uq_stream_scorers_name",
+            "endpoint_id",
+            "scorer_id",
+            unique=True,
+            sqlite_where=text("NOT deleted"),
+            postgresql_where=text("NOT deleted"),
+        ),
+    )
+
+    uid: Mapped[str] = mapped_column(String(36), primary_key=True)
+    endpoint_id: Mapped[str] = mapped_column(_ID)
+    scorer_id: Mapped[str] = mapped_column(_ID)
+    source: Mapped[str] = mapped_column(_NAME)
+    results: Mapped[str] = mapped_column(_NAME)
+    dead_letters: Mapped[str] = mapped_column(_NAME)
+    input_fields: Mapped[dict[str, str]] = mapped_column(JsonColumn)
+    max_rows: Mapped[int]
+    start: Mapped[str] = mapped_column(String(32))
+    dedupe_window_ms: Mapped[int] = mapped_column(BigInteger)
+    dedupe_limit: Mapped[int] = mapped_column(BigInteger)
+    result_limit: Mapped[int] = mapped_column(BigInteger)
+    state: Mapped[str] = mapped_column(String(32))
+    creator: Mapped[str] = mapped_column(_NAME)
+    created: Mapped[datetime] = mapped_column(UtcDateTime)
+    deleted: Mapped[bool] = mapped_column(Boolean, default=False)
 
 
 IDEMPOTENCY = idempotency_table(Base)

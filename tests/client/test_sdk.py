@@ -3,66 +3,19 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from modelyard.serving.v1 import predictions_pb2
+from rich.console import Console
+from typer.testing import CliRunner
 
-from client import Client, ModelyardError, ProblemError
+from client import Client, ModelyardError, ProblemError, cli
 from client.sdk import arrow_body, local_api_key
-
-Call = tuple[str, str, dict[str, str], Any]
-
-
-class Gateway:
-    """Answers what it was told to, in order, and remembers what it was asked."""
-
-    def __init__(self) -> None:
-        self.calls: list[Call] = []
-        self.answers: list[tuple[int, Any]] = []
-        gateway = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def handle_any(self) -> None:
-                body = self.rfile.read(int(self.headers.get("content-length") or 0))
-                headers = {key.lower(): value for key, value in self.headers.items()}
-                parsed = json.loads(body) if body else None
-                gateway.calls.append((self.command, self.path, headers, parsed))
-                status, answer = gateway.answers.pop(0)
-                content = json.dumps(answer).encode()
-                self.send_response(status)
-                self.send_header("content-length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
-
-            do_GET = do_POST = handle_any  # noqa: N815
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-
-
-@pytest.fixture
-def gateway() -> Iterator[Gateway]:
-    answering = Gateway()
-    thread = threading.Thread(target=answering.server.serve_forever)
-    thread.start()
-    yield answering
-    answering.server.shutdown()
-    answering.server.server_close()
-    thread.join()
-
-
-@pytest.fixture
-def client(gateway: Gateway) -> Iterator[Client]:
-    with Client(gateway.url, "myk_test") as made:
-        yield made
+from gateway.transcoder.codec import codec_of
+from tests.client.gateway import Gateway
 
 
 def test_a_call_carries_the_key_and_an_idempotency_key(gateway: Gateway, client: Client) -> None:
@@ -84,6 +37,15 @@ def test_a_prediction_is_not_asked_for_twice_once_it_was_sent(
     gateway.answers = [(503, {"reason": "NO_ANSWER"}), (200, {"predictions": [{"outputs": {}}]})]
     assert client.predict("e", [{"x": 1}]) == [{"outputs": {}}]
     assert all("idempotency-key" not in headers for _, _, headers, _ in gateway.calls)
+
+
+def test_a_routing_key_travels_beside_the_rows(gateway: Gateway, client: Client) -> None:
+    gateway.answers = [(200, {"predictions": []}), (200, {"outputs": []})]
+    client.predict("e", [{"x": 1}], routing_key="Zoë")
+    client.infer("e", {"x": ("FP64", [1.0])}, routing_key="ann")
+    (*_, headers, _), (*_, body) = gateway.calls
+    assert headers["x-routing-key"].encode("latin-1") == "Zoë".encode()
+    assert body["parameters"] == {"routing_key": "ann"}
 
 
 def test_a_retry_repeats_the_idempotency_key(gateway: Gateway, client: Client) -> None:
@@ -158,3 +120,77 @@ def test_the_local_key_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     (tmp_path / "keys").mkdir()
     (tmp_path / "keys" / "admin.key").write_text("myk_abc\n")
     assert local_api_key() == "myk_abc"
+
+
+@pytest.mark.parametrize(
+    ("collection", "parameter"),
+    [
+        ("models", "model_id"),
+        ("dataSources", "data_source_id"),
+        ("endpoints/late/streamScorers", "stream_scorer_id"),
+    ],
+)
+def test_a_resource_is_created_under_its_id(
+    gateway: Gateway, client: Client, collection: str, parameter: str
+) -> None:
+    gateway.answers = [(200, {})]
+    client.create(collection, "x", {"description": "d"})
+    assert gateway.calls[0][:2] == ("POST", f"/v1/{collection}?{parameter}=x")
+
+
+def compared() -> dict[str, Any]:
+    """An answer as the gateway writes it."""
+    message = predictions_pb2.CompareShadowsResponse(
+        comparisons=[
+            {
+                "variant": "v2",
+                "model_version": "models/m/versions/2",
+                "answered_variant": "v1",
+                "answered_version": "models/m/versions/1",
+                "rows": 1234,
+                "class_agreement": 0.975,
+                "exact_agreement": 0.5,
+                "mean_difference": 0.0125,
+                "mean_difference_lower": 0.01,
+                "mean_difference_upper": 0.015,
+                "rmse": 0.05,
+                "spearman": 0.875,
+                "failures": 3,
+                "latency": {"p50_us": 1500},
+            },
+            {"variant": "v3", "answered_variant": "v1", "failures": 7},
+        ],
+        start_time={"seconds": 1_767_225_600},
+        truncated=True,
+    )
+    codec = codec_of(predictions_pb2.CompareShadowsResponse.DESCRIPTOR)
+    found: dict[str, Any] = json.loads(json.dumps(codec.encode(message)))
+    return found
+
+
+def test_shadows_are_compared(gateway: Gateway, client: Client) -> None:
+    gateway.answers = [(200, compared()), (200, {})]
+    when = datetime(2026, 1, 1, tzinfo=UTC)
+    found = client.compare_shadows("late", start=when, threshold=0.3)
+    assert found["comparisons"][0]["class_agreement"] == 0.975
+    client.compare_shadows("late")
+    assert gateway.calls[0][1] == (
+        "/v1/endpoints/late:compareShadows"
+        "?start_time=2026-01-01T00%3A00%3A00%2B00%3A00&threshold=0.3"
+    )
+    assert gateway.calls[1][1] == "/v1/endpoints/late:compareShadows"
+
+
+def test_the_command_shows_shadows_as_a_table(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODELYARD_URL", gateway.url)
+    monkeypatch.setattr(cli, "out", Console(width=200))
+    gateway.answers = [(200, compared()), (200, compared())]
+    shown = CliRunner().invoke(cli.app, ["shadows", "late", "--hours", "2"])
+    assert shown.exit_code == 0, shown.output
+    wanted = ["v2", "v1", "1234", "97.50%", "50.00%", "0.0125", "0.01,", "0.015", "0.05", "0.875"]
+    assert all(each in shown.output for each in [*wanted, "1.50", "v3"])
+    assert "more rows" in shown.output
+    printed = CliRunner().invoke(cli.app, ["shadows", "late", "--json"])
+    assert json.loads(printed.output) == compared()

@@ -83,6 +83,17 @@ def on_servers() -> Iterator[dict[str, str]]:
 
 
 @pytest.fixture(scope="session")
+def streams_url(suite: Suite) -> str:
+    """Address of the suite's Redis, embedded or not."""
+    from client.suite.plan import SuiteSettings, embedded_redis_url
+    from tests.fixtures import REDIS_URL
+
+    if (suite.home / "keys" / "valkey.password").is_file():
+        return embedded_redis_url(SuiteSettings(suite.home, suite.port))
+    return REDIS_URL
+
+
+@pytest.fixture(scope="session")
 def client(suite: Suite) -> Iterator[Client]:
     """A client of the suite with the admin's key."""
     with suite.client() as made:

@@ -27,6 +27,7 @@ class Suite:
     def __init__(self) -> None:
         self.calls: list[tuple[str, str, Any]] = []
         self.listings: dict[str, list[Any]] = {}
+        self.monitor: dict[str, Any] = {"reference_model_version": ""}
 
     def ingest(self, source: str, table: Any) -> int:
         self.calls.append(("ingest", source, table))
@@ -55,7 +56,7 @@ class Suite:
         return list(reversed(self.listings.get(field, [])))
 
     def get(self, name: str) -> dict[str, Any]:
-        return {"name": name, "reference_model_version": ""}
+        return {"name": name, **self.monitor}
 
     def of(self, kind: str) -> list[Any]:
         return [body for each, _, body in self.calls if each == kind]
@@ -199,6 +200,27 @@ def test_the_watch_tells_how_a_rollout_goes() -> None:
     assert said == ["v3 shadow: rolled back after 230 labels — worse"]
     assert not watch.rolling_out
     assert watch.promoted() == []
+
+
+def test_the_watch_tells_whose_the_reference_is() -> None:
+    suite, said = Suite(), []
+    watch = Watch(suite, lambda kind, text: said.append((kind, text)))  # type: ignore[arg-type]
+    suite.monitor = {"reference_model_version": "models/m/versions/1"}
+    watch.poll(at_once=True)
+    assert said == [("alert", "drift is held against the data of v1 from the first window on")]
+    suite.monitor["follow_status"] = "to follow models/m/versions/4"
+    watch.poll(at_once=True)
+    assert watch.following
+    assert len(said) == 1
+    suite.monitor = {
+        "reference_model_version": "models/m/versions/4",
+        "reference_since": "2013-07-15T00:00:00Z",
+    }
+    watch.poll(at_once=True)
+    watch.poll(at_once=True)
+    assert said[1:] == [("alert", "drift is held against the data of v4 from 15 Jul on")]
+    assert not watch.following
+    assert [each["reference_model_version"][-1] for each in watch.references] == ["1", "4"]
 
 
 def test_average_precision_is_that_of_the_textbook() -> None:

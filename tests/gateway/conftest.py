@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,6 +13,7 @@ import httpx
 import pytest
 import uvloop
 from modelyard.dataplane.v1 import dataplane_pb2, dataplane_pb2_grpc
+from modelyard.events.v1 import events_pb2
 from modelyard.features.v1 import features_pb2_grpc
 from modelyard.registry.v1 import registry_pb2_grpc
 
@@ -22,10 +24,22 @@ from service_kit.security import ensure_suite_keys
 from service_kit.server import ServiceServer
 from service_kit.settings import ServiceSettings
 from service_kit.streams import Event
+from tests.arrow import decoded
 from tests.gateway import tables
 from tests.gateway.fakes import FakeDataPlane, FakeFeatures, FakeRegistry, FakeReplica
 
 T = TypeVar("T")
+
+
+@dataclass
+class Predictions:
+    """An event of the log of predictions: what its rows share, and their columns."""
+
+    batch: events_pb2.PredictionBatch
+    columns: dict[str, list[Any]]
+
+    def __getitem__(self, name: str) -> list[Any]:
+        return self.columns[name]
 
 
 class Suite:
@@ -136,6 +150,11 @@ class Suite:
         found = [event.unpack(kind) for name, event in self.events if name == stream]
         self.events = [each for each in self.events if each[0] != stream]
         return found
+
+    def predictions(self, count: int = 1) -> list[Predictions]:
+        """What was logged of predictions, once there are so many events; forgets it."""
+        found = self.logged("predictions", events_pb2.PredictionBatch, count)
+        return [Predictions(each, decoded(each.rows)) for each in found]
 
     def close(self) -> None:
         self.data_plane.hang_up()

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import queue
 import time
 from array import array
@@ -248,3 +249,13 @@ class FakeRegistry(registry_pb2_grpc.RegistryServiceServicer):
         yield registry_pb2.ReadArtifactResponse(chunk=b"two")
         if self.stream_error:
             raise ResourceExhausted("DISK_BUSY", "the disk is busy")
+
+
+def total(rows: Rows) -> Rows:
+    """The sum of a row, with 1000 for each missing value."""
+    return [[sum(1000.0 if math.isnan(v) else v for v in row)] for row in rows]
+
+
+def const(value: float) -> Model:
+    """A model that says the same of every row."""
+    return lambda rows: [[value] for _ in rows]

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import re
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Any
 
 import orjson
 import pytest
-import uvicorn
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from modelyard.events.v1 import events_pb2
 
+from gateway.dataplane.assignment import bucket
 from gateway.hotlane.protocol import HotLaneProtocol
-from gateway.server import bind
 from service_kit.ids import uuid7_str
 from tests.gateway import tables
 from tests.gateway.conftest import Suite
+from tests.gateway.sockets import Served
 
 INFER = "/v2/models/sum/infer"
 PREDICT = "/v1/endpoints/sum:predict"
@@ -35,71 +33,6 @@ VARYING = frozenset(("content-length", "date", "x-request-id"))
 
 def total(rows: list[list[float]]) -> list[list[float]]:
     return [[sum(row)] for row in rows]
-
-
-@dataclass
-class Served:
-    """A gateway behind real sockets: one with the lane, one without."""
-
-    suite: Suite
-    ordinary: int = 0
-    ports: dict[str, int] = field(default_factory=dict)
-    servers: list[uvicorn.Server] = field(default_factory=list)
-    tasks: list[asyncio.Task[None]] = field(default_factory=list)
-
-    async def app(self, scope: Any, receive: Any, send: Any) -> None:
-        self.ordinary += 1
-        await self.suite.gateway.app(scope, receive, send)
-
-    async def start(self, name: str, protocol: Any) -> None:
-        config = uvicorn.Config(
-            self.app,
-            interface="asgi3",
-            http=protocol,
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-        )
-        server = uvicorn.Server(config)
-        listener = bind("127.0.0.1:0")
-        self.ports[name] = listener.getsockname()[1]
-        config.load()
-        self.servers.append(server)
-        self.tasks.append(asyncio.create_task(server._serve(sockets=[listener])))
-        while not server.started:  # noqa: ASYNC110
-            await asyncio.sleep(0.005)
-
-    async def stop(self) -> None:
-        for server in self.servers:
-            server.should_exit = True
-        await asyncio.gather(*self.tasks)
-
-    async def send(
-        self, name: str, parts: list[bytes], answers: int = 1, pause: float = 0.0
-    ) -> list[tuple[int, dict[str, str], bytes]]:
-        """Send bytes in parts on one connection; gives status, headers, body of each answer."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.ports[name])
-        try:
-            for part in parts:
-                writer.write(part)
-                await writer.drain()
-                if pause:
-                    await asyncio.sleep(pause)
-            return [await asyncio.wait_for(read_answer(reader), 10) for _ in range(answers)]
-        finally:
-            writer.close()
-
-    def ask(self, name: str, *parts: bytes, **more: Any) -> list[tuple[int, dict[str, str], bytes]]:
-        return self.suite.run(self.send(name, list(parts), **more))
-
-
-async def read_answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], bytes]:
-    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-    headers = dict(line.lower().split(": ", 1) for line in head[1:] if line)
-    body = await reader.readexactly(int(headers["content-length"]))
-    return int(head[0].split()[1]), headers, body
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +50,7 @@ def served(module_suite: Suite) -> Iterator[Served]:
             "sum",
             tables.variant("v1", 5_000, of=signature),
             tables.variant("v2", 5_000, of=signature),
+            routing_key="user",
         ),
         tables.route(
             "sick",
@@ -195,6 +129,7 @@ heads = st.fixed_dictionaries(
         "expect": st.just("200-ok"),
         "traceparent": st.just("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
         "padding": st.just("x" * 33_000),
+        "x_routing_key": st.sampled_from(["", "ann", "bob", "x" * 513, "\xff", "Zo\xc3\xab"]),
     },
 )
 paths = st.sampled_from(
@@ -229,6 +164,47 @@ def test_both_ways_answer_alike(
     assert found[0] == found[1]
 
 
+units = st.one_of(st.text(min_size=1, max_size=20), st.integers(-9, 10**12))
+named = st.text(
+    st.characters(codec="latin-1", exclude_categories=["Cc"]), min_size=1, max_size=20
+).map(str.strip)
+
+
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    header=st.none() | named,
+    parameter=st.none() | units,
+    fields=st.none() | units,
+    raw=st.booleans(),
+)
+def test_both_ways_send_a_unit_to_the_same_variant(
+    served: Served, header: str | None, parameter: Any, fields: Any, raw: bool
+) -> None:
+    """By header, parameter and field, whichever are there, of a matrix and of instances."""
+    head = {"x_routing_key": header or ""}
+    keys = {"name": "user", "datatype": "BYTES", "shape": [2], "data": [str(fields)] * 2}
+    document = orjson.loads(matrix([1, 2, 3], [4, 5, 6]))
+    document["inputs"] += [] if fields is None else [keys]
+    document["parameters"] = {} if parameter is None else {"routing_key": parameter}
+    body, path = orjson.dumps(document), INFER
+    if raw:
+        more = {} if fields is None else {"user": fields}
+        body = orjson.dumps({"instances": [{"x0": 1, "x1": 2, "x2": 3, **more}] * 2})
+        path, parameter = PREDICT, None
+    data = request(served.suite, path, body, **head)
+    before = served.ordinary
+    answers = {name: served.ask(name, data)[0] for name in ("lane", "plain")}
+    assert comparable(answers["lane"]) == comparable(answers["plain"])
+    if answers["lane"][0] == 200:
+        assert served.ordinary == before + 1, "the lane had the other way answer"
+    unit = (header or "").encode("latin-1").decode(errors="replace") or parameter or fields
+    if answers["lane"][0] == 200 and unit not in (None, ""):
+        told = {re.search(rb'"variant":"(.*?)"', body).group(1) for *_, body in answers.values()}  # type: ignore[union-attr]
+        assert told == {b"v1" if bucket("s", str(unit)) < 5_000 else b"v2"}
+
+
 def test_pipelined_requests_are_answered_in_order(served: Served) -> None:
     suite = served.suite
     asked = [matrix([n, 0, 0]) for n in range(6)]
@@ -258,6 +234,58 @@ def test_a_body_in_parts_stays_in_the_lane_and_one_that_stops_leaves_it(served: 
     assert (status, served.ordinary) == (200, before)
     ((status, *_),) = served.ask("lane", data[:-20], data[-20:], pause=0.4)
     assert (status, served.ordinary) == (200, before + 1)
+
+
+def test_a_known_head_is_not_parsed_again(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[bytes] = []
+    parse = HotLaneProtocol._parse
+
+    def note(self: HotLaneProtocol, data: bytes) -> Any:
+        parsed.append(data)
+        return parse(self, data)
+
+    monkeypatch.setattr(HotLaneProtocol, "_parse", note)
+    suite = served.suite
+    # Bodies of one length: the heads are the same bytes.
+    first, second, third = (
+        request(suite, INFER, matrix([1.5, 2, at]), accept="known/head") for at in (3, 4, 5)
+    )
+    before = served.ordinary
+    answers = served.ask("lane", first, second, third, answers=3, pause=0.02)
+    assert parsed == [first]
+    assert [orjson.loads(body)["outputs"][0]["data"] for *_, body in answers] == [
+        [6.5],
+        [7.5],
+        [8.5],
+    ]
+    # In parts, two at once, and something else on the same connection: all of it is parsed.
+    at = second.index(b"\r\n\r\n") + 9
+    other = request(suite, PREDICT, instances([4, 5, 6]))
+    parts = (first, second[:at], second[at:], first + second, other, third)
+    answers = served.ask("lane", *parts, answers=6, pause=0.02)
+    assert [status for status, *_ in answers] == [200] * 6
+    assert parsed == [first, second[:at], first + second, other]
+    assert served.ordinary == before + 1  # the one that waited for another on its connection
+
+
+def test_a_head_with_an_id_of_its_own_is_not_kept(served: Served) -> None:
+    lane = served.suite.gateway.lane
+    kept = len(lane._known)
+    named = request(served.suite, INFER, matrix([1, 2, 3]), x_request_id="mine")
+    assert served.ask("lane", named)[0][1]["x-request-id"] == "mine"
+    assert len(lane._known) == kept
+
+
+def test_a_new_table_forgets_what_was_known(served: Served) -> None:
+    suite, lane = served.suite, served.suite.gateway.lane
+    data = request(suite, INFER, matrix([1, 2, 3]))
+    served.ask("lane", data)
+    head = data[: data.index(b"\r\n\r\n") + 4]
+    assert lane.recall(head) is not None
+    plane = suite.gateway.plane
+    plane.state = replace(plane.state, revision=plane.state.revision + 1)
+    assert lane.recall(head) is None
+    assert served.ask("lane", data)[0][0] == 200
 
 
 def test_what_a_replica_refuses_is_answered_by_the_champion(served: Served) -> None:
@@ -298,14 +326,14 @@ def test_the_lane_logs_what_it_answers(served: Served) -> None:
     served.ask("lane", request(suite, INFER, matrix([1, 2.5, 3])))
     served.ask("lane", request(suite, PREDICT, instances([4, 5, 6])))
     suite.settle()
-    batches = [event.unpack(events_pb2.PredictionBatch) for _, event in suite.events]
+    batches = suite.predictions(2)
     rows = {
-        tuple(column.doubles.values[at] for column in batch.inputs): batch.scores[at]
+        tuple(batch[f"input.x{column}"][at] for column in range(3)): score
         for batch in batches
-        for at in range(len(batch.prediction_ids))
+        for at, score in enumerate(batch["score"])
     }
     assert rows == {(1, 2.5, 3): 6.5, (4, 5, 6): 15}
-    assert all(each > unit for batch in batches for each in batch.prediction_ids)
+    assert all(each > unit for batch in batches for each in batch["prediction_id"])
 
 
 def test_raw_tensors_go_through_the_lane(served: Served) -> None:

@@ -5,33 +5,49 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC
 from typing import Any
 
+from hypothesis import given
+from hypothesis import strategies as st
+from modelyard.dataplane.v1 import dataplane_pb2
 from modelyard.events.v1 import events_pb2
 
-from gateway.dataplane.log import EventLog, ExposureRow, PredictionChunk
+from gateway.dataplane.ask import Prepared
+from gateway.dataplane.inputs import InputField, encode_rows, make_plan
+from gateway.dataplane.log import FLUSH_ROWS, EventLog
+from gateway.dataplane.log_encode import prediction_batch
+from gateway.dataplane.log_rows import NOTHING_MORE, ExposureRow, More, PredictionRows
+from gateway.dataplane.routing import Route, Variant, compile_state
 from service_kit.errors import Unavailable
+from service_kit.ids import uuid7_strs
 from service_kit.streams import Event, EventStreams
+from tests.arrow import decoded
+from tests.gateway import tables
 from tests.gateway.test_inputs import PLAN
 
+VERSION = Variant("v1", "models/m/versions/1", 0, PLAN)
 
-def chunk(rows: int, **changes: Any) -> PredictionChunk:
+
+def route(generation: int = 1) -> Route:
+    made = tables.route("e", tables.variant("v1", 10_000), generation=generation)
+    return compile_state(dataplane_pb2.DataPlaneState(endpoints=[made])).routes["e"]
+
+
+ROUTE = route()
+
+
+def add(log: EventLog, rows: int, table: Route = ROUTE, **changes: Any) -> None:
+    ids = uuid7_strs(rows)
     given: dict[str, Any] = {
-        "endpoint": "endpoints/e",
-        "variant": "v1",
-        "model_version": "models/m/versions/1",
-        "generation": 1,
-        "shadow": False,
-        "plan": PLAN,
-        "ids": [f"p{at}" for at in range(rows)],
-        "units": ["u"] * rows,
+        "units": ids,
         "event_times_us": [1] * rows,
         "scores": [0.5] * rows,
         "latency_us": 2**40,
-        "columns": {"carrier": ["UA"] * rows},
+        "prepared": Prepared({"carrier": ["UA"] * rows}, b""),
     }
-    return PredictionChunk(**given | changes)
+    log.predictions(table, VERSION, ids, **given | changes)
 
 
 class Sink:
@@ -45,8 +61,9 @@ class Sink:
         self.events.extend(events)
 
     @property
-    def batches(self) -> list[Any]:
-        return [each.unpack(events_pb2.PredictionBatch) for each in self.events]
+    def batches(self) -> list[dict[str, list[Any]]]:
+        events = [each.unpack(events_pb2.PredictionBatch) for each in self.events]
+        return [decoded(event.rows) for event in events]
 
 
 def test_rows_of_a_version_share_a_batch(runner: asyncio.Runner) -> None:
@@ -54,24 +71,69 @@ def test_rows_of_a_version_share_a_batch(runner: asyncio.Runner) -> None:
 
     async def work() -> None:
         log = EventLog(sink.append)
-        log.predictions(chunk(2))
-        log.predictions(chunk(3, fallback="champion"))
-        log.predictions(chunk(1, shadow=True))
-        log.predictions(chunk(1, generation=2))
+        add(log, 2)
+        add(log, 3, more=More(fallback="champion"))
+        add(log, 1, more=More(shadow=True))
+        add(log, 1, route(2))
         await log.stop()
 
     runner.run(work())
-    assert [len(batch.scores) for batch in sink.batches] == [5, 1, 1]
+    assert [len(batch["score"]) for batch in sink.batches] == [5, 1, 1]
     first = sink.batches[0]
-    assert list(first.fallbacks) == ["", "", "champion", "champion", "champion"]
-    assert first.latencies_us[0] == 2**32 - 1
-    columns = {column.name: column for column in first.inputs}
-    assert list(columns["carrier"].strings.values) == ["UA"] * 5
-    assert all(
-        len(column.doubles.values) == 5 for name, column in columns.items() if name == "wind"
-    )
+    assert first["fallback"] == ["", "", "champion", "champion", "champion"]
+    assert first["latency_us"][0] == 2**32 - 1
+    assert first["input.carrier"] == ["UA"] * 5
+    assert first["input.wind"] == [None] * 5
     assert sink.events[0].key == "endpoints/e"
     assert sink.events[0].occurred.tzinfo is UTC
+
+
+NUMBERS = st.none() | st.floats(width=32, allow_nan=False, allow_infinity=False)
+ROWS = st.lists(
+    st.fixed_dictionaries(
+        {
+            "mean_delay": NUMBERS,
+            "wind": NUMBERS,
+            "distance": NUMBERS,
+            "hour": NUMBERS,
+            "carrier": st.sampled_from(["UA", "AA", None]),
+        }
+    ),
+    min_size=1,
+    max_size=5,
+)
+
+
+@given(ROWS)
+def test_a_matrix_is_logged_as_what_went_in(rows: list[dict[str, Any]]) -> None:
+    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    matrix = encode_rows(PLAN, columns, len(rows))
+    assert len(matrix) == 4 * 5 * len(rows)
+    ids = uuid7_strs(len(rows))
+    kept = PredictionRows(ROUTE, VERSION, shadow=False)
+    for at in range(len(rows)):  # as requests of one row each
+        row = matrix[20 * at : 20 * at + 20]
+        kept.add(ids[at : at + 1], ["u"], [at], [0.1], 5, Prepared({}, row), NOTHING_MORE)
+    logged = decoded(prediction_batch(kept).rows)
+    assert (logged["prediction_id"], logged["unit_id"]) == (ids, ["u"] * len(rows))
+    assert logged["event_time"] == list(range(len(rows)))
+    for name, values in columns.items():
+        found = logged[f"input.{name}"]
+        assert [None if v is None or v != v else v for v in found] == values
+
+
+def test_numbers_are_logged_as_the_caller_gave_them() -> None:
+    plain = replace(
+        VERSION, plan=make_plan([InputField(n, None, False, True) for n in "ab"], ["y"], [], "")
+    )
+    kept = PredictionRows(ROUTE, plain, shadow=True)
+    for value in (0.1, 7):
+        prepared = Prepared({}, b"", values=[value, 1e300])
+        kept.add(uuid7_strs(1), [], [1], [0.5], 5, prepared, NOTHING_MORE)
+    batch = prediction_batch(kept)
+    logged = decoded(batch.rows)
+    assert batch.role == batch.ROLE_SHADOW
+    assert (logged["input.a"], logged["input.b"]) == ([0.1, 7.0], [1e300] * 2)
 
 
 def test_what_is_too_much_is_dropped_and_counted(runner: asyncio.Runner) -> None:
@@ -82,17 +144,17 @@ def test_what_is_too_much_is_dropped_and_counted(runner: asyncio.Runner) -> None
         log = EventLog(sink.append, most_rows=10)
         log.start()
         for _ in range(5):
-            log.predictions(chunk(3))
+            add(log, 3)
             await asyncio.sleep(0.06)
         sink.away = False
         await asyncio.sleep(0.7)
-        log.predictions(chunk(3))
+        add(log, 3)
         await log.stop()
         return log
 
     log = runner.run(work())
     assert log.dropped == 6
-    assert sum(len(batch.scores) for batch in sink.batches) == 12
+    assert sum(len(batch["score"]) for batch in sink.batches) == 12
 
 
 def test_many_rows_do_not_wait_for_the_clock(runner: asyncio.Runner) -> None:
@@ -103,7 +165,7 @@ def test_many_rows_do_not_wait_for_the_clock(runner: asyncio.Runner) -> None:
         log.start()
         await asyncio.sleep(0)
         began = asyncio.get_running_loop().time()
-        log.predictions(chunk(600))
+        add(log, FLUSH_ROWS)
         while not sink.events:  # noqa: ASYNC110
             await asyncio.sleep(0.001)
         took = asyncio.get_running_loop().time() - began
@@ -124,7 +186,7 @@ def test_both_streams_reach_a_real_redis(
     async def work() -> None:
         log = EventLog(streams.append)
         log.start()
-        log.predictions(chunk(2))
+        add(log, 2)
         log.exposures([exposure, exposure])
         await log.stop()
 
@@ -146,11 +208,11 @@ def test_stopping_while_a_flush_is_under_way_sends_everything_once(
     async def work() -> EventLog:
         log = EventLog(slow)
         log.start()
-        log.predictions(chunk(2))
-        log.predictions(chunk(1, generation=2))
+        add(log, 2)
+        add(log, 1, route(2))
         while not begun.is_set():  # noqa: ASYNC110
             await asyncio.sleep(0.005)
-        log.predictions(chunk(1, generation=3))
+        add(log, 1, route(3))
         stopping = asyncio.create_task(log.stop())
         await asyncio.sleep(0.05)
         go_on.set()
@@ -179,10 +241,10 @@ def test_an_append_that_breaks_is_counted_and_the_log_goes_on(runner: asyncio.Ru
     async def work() -> EventLog:
         log = EventLog(append)
         log.start()
-        log.predictions(chunk(2))
+        add(log, 2)
         while not log.dropped:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
-        log.predictions(chunk(3))
+        add(log, 3)
         while not sink.events:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         await log.stop()
@@ -190,4 +252,4 @@ def test_an_append_that_breaks_is_counted_and_the_log_goes_on(runner: asyncio.Ru
 
     log = runner.run(asyncio.wait_for(work(), 10))
     assert log.dropped == 2
-    assert [len(batch.scores) for batch in sink.batches] == [3]
+    assert [len(batch["score"]) for batch in sink.batches] == [3]

@@ -13,13 +13,12 @@ import pytest
 from google.protobuf import struct_pb2
 from inference import grpc_predict_v2_pb2 as v2
 from inference import grpc_predict_v2_pb2_grpc
-from modelyard.events.v1 import events_pb2
 from modelyard.serving.v1 import serving_pb2, serving_pb2_grpc
 
 from service_kit.grpc_status import error_from_rpc
 from tests.gateway import tables
 from tests.gateway.conftest import Suite
-from tests.gateway.test_predict import const, total
+from tests.gateway.fakes import const, total
 
 INFER = "/v2/models/late/infer"
 
@@ -62,8 +61,8 @@ def test_tensors_by_name(late: Suite) -> None:
     assert body["parameters"]["variant"] == "v1"
     assert body["parameters"]["fallback"] == ""
     late.settle()
-    (batch,) = late.logged("predictions", events_pb2.PredictionBatch)
-    assert ",".join(batch.prediction_ids) == body["parameters"]["prediction_ids"]
+    (batch,) = late.predictions()
+    assert ",".join(batch["prediction_id"]) == body["parameters"]["prediction_ids"]
 
 
 def test_an_event_time_may_be_given(late: Suite) -> None:
@@ -71,8 +70,8 @@ def test_an_event_time_may_be_given(late: Suite) -> None:
     answer = late.post(INFER, {"inputs": GOOD, "parameters": when})
     assert answer.status_code == 200, answer.text
     late.settle()
-    (batch,) = late.logged("predictions", events_pb2.PredictionBatch)
-    assert list(batch.event_times_us) == [1_370_260_800_000_000] * 2
+    (batch,) = late.predictions()
+    assert batch["event_time"] == [1_370_260_800_000_000] * 2
     answer = late.post(INFER, {"inputs": GOOD, "parameters": {"event_time": "noon"}})
     problem = answer.json()
     assert (answer.status_code, problem["reason"]) == (400, "INVALID_FORMAT")
@@ -94,10 +93,9 @@ def test_the_matrix_as_the_model_sees_it(late: Suite, nested: bool) -> None:
     assert answer.json()["outputs"][0]["data"] == [118.5, 229.5]
     assert late.features.asks == []
     late.settle()
-    (batch,) = late.logged("predictions", events_pb2.PredictionBatch)
-    columns = {column.name: column for column in batch.inputs}
-    assert list(columns["carrier"].strings.values) == ["UA", ""]
-    assert list(columns["wind"].doubles.values) == [1.5, 2.5]
+    (batch,) = late.predictions()
+    assert batch["input.carrier"] == ["UA", None]
+    assert batch["input.wind"] == [1.5, 2.5]
 
 
 def test_outputs_may_be_chosen(late: Suite) -> None:
@@ -301,11 +299,20 @@ def test_health_and_metadata(late: Suite) -> None:
     assert model["outputs"] == [{"name": "late", "datatype": "FP32", "shape": [-1]}]
 
 
-def rpc(suite: Suite, stub_class: Any, method: str, request: Any, key: str | None = None) -> Any:
+def rpc(
+    suite: Suite,
+    stub_class: Any,
+    method: str,
+    request: Any,
+    key: str | None = None,
+    metadata: tuple[tuple[str, str], ...] = (),
+) -> Any:
     async def call() -> Any:
+        nonlocal metadata
         async with grpc.aio.insecure_channel(suite.grpc_address) as channel:
             token = suite.key if key is None else key
-            metadata = (("authorization", f"Bearer {token}"),) if token else ()
+            if token:
+                metadata = (("authorization", f"Bearer {token}"), *metadata)
             return await getattr(stub_class(channel), method)(request, metadata=metadata, timeout=5)
 
     return suite.run(call())

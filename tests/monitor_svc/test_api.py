@@ -32,9 +32,10 @@ from monitor_svc.domain.alerts import Action, ActionState, Alert, AlertKind, Ale
 from monitor_svc.domain.monitors import Monitor, Policy, Response, Severity
 from monitor_svc.peers import Retraining, Rollback
 from service_kit.channels import Peers, calling, open_channel
-from service_kit.errors import AlreadyExists, InvalidArgument, NotFound
+from service_kit.errors import AlreadyExists, DomainError, InvalidArgument, NotFound
 from service_kit.server import ServiceServer
 from service_kit.streams import Event, EventStreams
+from tests.arrow import TIME, decoded, encoded
 from tests.monitor_svc.conftest import DAY, START
 
 SET = "trainingSets/" + "a" * 64
@@ -158,18 +159,20 @@ def wanted(**changes: object) -> pb.CreateMonitorRequest:
 
 def batch(day: int, shift: float, count: int = 400, version: int = 1) -> events_pb2.PredictionBatch:
     rng = np.random.default_rng(day)
-    message = events_pb2.PredictionBatch(
+    times = START + day * DAY + rng.integers(0, DAY, size=count)
+    scores = rng.beta(2, 5, size=count)
+    temp = [*rng.normal(shift, 1, size=count)[1:].tolist(), None]
+    columns = {
+        "prediction_id": [f"p-{day}-{i}" for i in range(count)],
+        "event_time": pa.array(times, TIME),
+        "score": scores,
+        "input.temp": temp,
+        "input.carrier": [f"c{i}" for i in rng.integers(0, 5, size=count)],
+    }
+    return events_pb2.PredictionBatch(
         endpoint="endpoints/late", variant="a", model_version=f"models/late/versions/{version}",
-        role=events_pb2.PredictionBatch.ROLE_PRIMARY,
-        prediction_ids=[f"p-{day}-{i}" for i in range(count)],
-        event_times_us=(START + day * DAY + rng.integers(0, DAY, size=count)).tolist(),
-        scores=rng.beta(2, 5, size=count).tolist(),
+        role=events_pb2.PredictionBatch.ROLE_PRIMARY, rows=encoded(columns),
     )  # fmt: skip
-    temp = message.inputs.add(name="temp", statuses=bytes([1] * (count - 1) + [3]))
-    temp.doubles.values.extend(rng.normal(shift, 1, size=count).tolist())
-    carriers = message.inputs.add(name="carrier")
-    carriers.strings.values.extend(f"c{i}" for i in rng.integers(0, 5, size=count))
-    return message
 
 
 def until(check: Callable[[], object], seconds: float = 15.0) -> None:
@@ -326,9 +329,10 @@ def test_outcomes_become_performance(running: Running):
     stub.CreateMonitor(wanted())
     message = batch(0, 0.0)
     running.streams.append("predictions", [Event.of("predictions", "endpoints/late", message)])
+    rows = decoded(message.rows)
     outcomes = [
         pb.Outcome(prediction_id=name, value=float(score > 0.3))
-        for name, score in zip(message.prediction_ids, message.scores, strict=True)
+        for name, score in zip(rows["prediction_id"], rows["score"], strict=True)
     ]
     request = pb.RecordOutcomesRequest(outcomes=outcomes, request_id="o1")
     assert stub.RecordOutcomes(request).accepted_count == 400
@@ -357,10 +361,11 @@ def test_a_monitor_can_be_changed(running: Running):
     assert [m.name for m in stub.ListMonitors(pb.ListMonitorsRequest()).monitors] == [created.name]
 
 
-def _refused(call: Callable[[], object], kind: type[Exception], field: str) -> None:
+def _refused(call: Callable[[], object], kind: type[DomainError]) -> str | None:
+    """The field that a call is refused for."""
     with pytest.raises(kind) as caught, calling("monitoring"):
         call()
-    assert getattr(caught.value, "field", None) == field
+    return caught.value.field
 
 
 def test_bad_requests_name_the_field(running: Running):
@@ -380,13 +385,15 @@ def test_bad_requests_name_the_field(running: Running):
         (wanted(false_alarm_rate=0.9), "monitor.false_alarm_rate"),
     ]
     for request, where in cases:
-        _refused(lambda request=request: stub.CreateMonitor(request), InvalidArgument, where)
+        found = _refused(lambda request=request: stub.CreateMonitor(request), InvalidArgument)
+        assert found == where
+    assert not stub.ListMonitors(pb.ListMonitorsRequest()).monitors
     missing = pb.GetMonitorRequest(name="monitors/none")
-    _refused(lambda: stub.GetMonitor(missing), NotFound, "name")
+    assert _refused(lambda: stub.GetMonitor(missing), NotFound) == "name"
     stub.CreateMonitor(wanted())
     again = wanted()
     again.request_id = ""
-    _refused(lambda: stub.CreateMonitor(again), AlreadyExists, "monitor_id")
+    assert _refused(lambda: stub.CreateMonitor(again), AlreadyExists) == "monitor_id"
 
 
 def test_outcomes_that_cannot_be_are_refused(running: Running):
@@ -398,19 +405,25 @@ def test_outcomes_that_cannot_be_are_refused(running: Running):
     ]
     for outcome, where in cases:
         request = pb.RecordOutcomesRequest(outcomes=[outcome])
-        _refused(
-            lambda request=request: running.stub.RecordOutcomes(request), InvalidArgument, where
+        found = _refused(
+            lambda request=request: running.stub.RecordOutcomes(request), InvalidArgument
         )
+        assert found == where
+    sound = pb.RecordOutcomesRequest(outcomes=[pb.Outcome(prediction_id="p", value=1)])
+    assert running.stub.RecordOutcomes(sound).accepted_count == 1
+    # The outbox sends in order: what is refused has left nothing to be sent before it.
+    until(lambda: running.streams.length("outcomes"))
+    assert running.streams.length("outcomes") == 1
 
 
 def test_a_malformed_event_is_set_aside_and_the_others_count(running: Running):
     stub, streams = running.stub, running.streams
     stub.CreateMonitor(wanted())
     crooked = batch(0, 0.0)
-    del crooked.scores[5:]
+    crooked.rows = crooked.rows[:-100]
     for message in (crooked, batch(0, 0.0), batch(1, 0.0)):
         streams.append("predictions", [Event.of("predictions", "endpoints/late", message)])
     ask = pb.ListWindowsRequest(parent="monitors/drift")
-    until(lambda: stub.ListWindows(ask).windows)
+    until(lambda: stub.ListWindows(ask).windows and streams.length("predictions.dead"))
     assert stub.ListWindows(ask).windows[0].row_count == 400
-    until(lambda: streams.length("predictions.dead") == 1)
+    assert streams.length("predictions.dead") == 1

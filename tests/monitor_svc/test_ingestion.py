@@ -227,6 +227,14 @@ def test_endpoints_that_nobody_monitors_are_passed_over(house: House):
         assert store.predictions([f"{START}-1-0"]) == []
 
 
+def test_a_batch_without_a_row_changes_nothing(house: House):
+    house.create(monitor(), reference_rows())
+    house.predict(predictions(0, START))
+    house.predict(predictions(50, START), predictions(0, START))
+    with house.transactions() as store:
+        assert len(store.predictions([f"{START}-1-0"])) == 1
+
+
 def _days(count: int):
     from datetime import timedelta
 

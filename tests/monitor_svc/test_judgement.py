@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import timedelta
 
@@ -186,7 +187,7 @@ def test_retention_forgets_old_labels_and_keeps_reports(house: House):
     created = house.create(monitor(), reference_rows())
     for day in (0, 1, 40):
         house.predict(predictions(100, START + day * DAY, seed=day))
-    retention = Retention(house.transactions, timedelta(days=30))
+    retention = Retention(house.transactions, timedelta(days=30), house.clock)
     assert retention.run_once() == 200
     assert retention.run_once() == 0
     with house.transactions() as store:
@@ -197,10 +198,25 @@ def test_outcomes_of_predictions_that_nobody_monitors_are_forgotten_in_time(hous
     house.create(monitor(), reference_rows())
     rows = predictions(3, START, seed=1)
     house.predict(rows)
-    given = {"stray-old": START, "stray-new": START + 40 * DAY, rows.ids[0]: START}
-    with house.transactions() as store:
-        outcomes = [OutcomeRow(name, 1.0, when) for name, when in given.items()]
-        house.ingestion.outcomes(store, "label", outcomes)
-    Retention(house.transactions, timedelta(days=30)).run_once()
-    with house.transactions() as store:
-        assert store.outcomes("label", list(given)).keys() == {"stray-new", rows.ids[0]}
+    retention = Retention(house.transactions, timedelta(days=30), house.clock)
+    given = {"stray": START, "stray-of-the-future": START + 4_000 * DAY, rows.ids[0]: START}
+
+    def take(names: Iterable[str]) -> None:
+        with house.transactions() as store:
+            outcomes = [OutcomeRow(name, 1.0, given[name]) for name in names]
+            house.ingestion.outcomes(store, "label", outcomes)
+
+    def kept() -> set[str]:
+        retention.run_once()
+        with house.transactions() as store:
+            return set(store.outcomes("label", list(given)))
+
+    # What times they tell is no matter: one far ahead takes none of the others along.
+    take(given)
+    assert kept() == set(given)
+    house.clock.advance(timedelta(days=29))
+    take(["stray"])
+    house.clock.advance(timedelta(days=2))
+    assert kept() == {"stray", rows.ids[0]}
+    house.clock.advance(timedelta(days=29))
+    assert kept() == {rows.ids[0]}

@@ -15,6 +15,7 @@ from opentelemetry import trace
 
 from service_kit import context, errors, metrics, telemetry
 from service_kit.context import Caller, current_caller
+from service_kit.interceptors import Identity
 from service_kit.server import ServiceServer
 from tests.service_kit import echo
 
@@ -235,3 +236,8 @@ def test_calls_are_counted_by_method_and_code(stub: echo.EchoStub, answer: Any) 
 
 def sample(name: str, **labels: str) -> float:
     return metrics.REGISTRY.get_sample_value(f"modelyard_{name}", labels) or 0.0
+
+
+def test_no_token_lets_nobody_in() -> None:
+    with pytest.raises(ValueError, match="no service token"):
+        Identity("")

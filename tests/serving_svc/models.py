@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -46,7 +47,7 @@ def training_data() -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
     return rows, (rows[:, 0] + rows[:, 1] > 0).astype(np.int64)
 
 
-def booster():  # type: ignore[no-untyped-def]
+def booster() -> Any:
     """A small LightGBM classifier."""
     import lightgbm
 

@@ -104,6 +104,10 @@ def test_what_is_wrong_is_named(client: Client) -> None:
     bad.endpoint.model = MODEL
     bad.endpoint.default_outputs.append(float("nan"))
     assert refused(create, bad) == ("NOT_FINITE", "endpoint.default_outputs")
+    del bad.endpoint.default_outputs[:]
+    for gpus in (-0.5, 1.5, 65, float("nan"), float("inf")):
+        bad.endpoint.replica_gpus = gpus
+        assert refused(create, bad) == ("INVALID_GPUS", "endpoint.replica_gpus")
     get = serving_pb2.GetEndpointRequest(name="late")
     assert refused(client.serving.GetEndpoint, get) == ("INVALID_NAME", "name")
     client.create()
@@ -116,8 +120,21 @@ def test_what_is_wrong_is_named(client: Client) -> None:
     assert refused(client.dataplane.ReportReplica, report) == ("INVALID_REPORT", "address")
 
 
+def test_a_share_of_a_gpu_is_said_or_not(client: Client) -> None:
+    assert not client.create().HasField("replica_gpus")
+    for said in (0.25, 0.0, 2.0):
+        change = serving_pb2.UpdateEndpointRequest(
+            endpoint=serving_pb2.Endpoint(name=NAME, replica_gpus=said)
+        )
+        change.update_mask.paths.append("replica_gpus")
+        changed = client.serving.UpdateEndpoint(change)
+        assert (changed.HasField("replica_gpus"), changed.replica_gpus) == (True, said)
+    change.endpoint.ClearField("replica_gpus")
+    assert not client.serving.UpdateEndpoint(change).HasField("replica_gpus")
+
+
 def test_what_the_gateway_is_told_during_a_rollout(client: Client) -> None:
-    client.create(max_in_flight=7)
+    client.create(max_in_flight=7, routing_header="x-tenant", cache_rows=50)
     client.deploy(V1)
     states = []
 
@@ -146,6 +163,7 @@ def test_what_the_gateway_is_told_during_a_rollout(client: Client) -> None:
     assert (list(ramp.arms), ramp.paired, ramp.champion) == (["v1", "v2"], True, "v1")
     assert ramp.experiment == f"experiments/rollout-{started.name.rpartition('/')[2]}"
     assert (ramp.deadline_ms, ramp.max_in_flight) == (1_000, 7)
+    assert (ramp.routing_header, ramp.cache_rows) == ("x-tenant", 50)
     assert {replica.model_version for replica in states[-1].replicas} == {V1, V2}
     ended = client.serving.GetRollout(serving_pb2.GetRolloutRequest(name=started.name))
     assert (ended.state, ended.weight) == (serving_pb2.Rollout.STATE_PROMOTED, 100.0)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from service_kit.errors import (
@@ -12,7 +15,8 @@ from service_kit.errors import (
     NotFound,
 )
 from service_kit.paging import Page
-from serving_svc.domain import Endpoint, EndpointState, Variant
+from serving_svc.domain import Deployment, Endpoint, EndpointState, ModelVersion, Variant
+from serving_svc.replicas import RayReplicas, ReplicaSettings, serve_child
 from serving_svc.service import RequestKey
 from tests.serving_svc.world import MODEL, NOW, V1, V2, V3, Kept, World, key
 
@@ -32,6 +36,23 @@ def test_an_endpoint_begins_empty_and_gets_its_defaults(world: World) -> None:
         world.create()
     with pytest.raises(NotFound):
         world.endpoints.get_endpoint("other")
+
+
+@pytest.mark.parametrize("name", ["authorization", "cookie", "X-Tenant", "a b", "-x", "x-bin"])
+def test_a_header_that_can_t_name_units_is_refused(world: World, name: str) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        world.create(routing_header=name)
+    assert (caught.value.reason, caught.value.field) == (
+        "INVALID_HEADER",
+        "endpoint.routing_header",
+    )
+
+
+@pytest.mark.parametrize("rows", [-1, 1_000_001])
+def test_answers_that_are_kept_are_bounded(world: World, rows: int) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        world.create(cache_rows=rows)
+    assert (caught.value.reason, caught.value.field) == ("INVALID_LIMIT", "endpoint.cache_rows")
 
 
 def test_endpoints_are_listed_in_pages(world: World) -> None:
@@ -54,6 +75,32 @@ def test_a_deployment_loads_then_takes_all_the_traffic(world: World) -> None:
     assert world.registry.aliases == {"champion": V1}
     assert world.registry.stages == {V1: "PRODUCTION"}
     assert world.changes() == ["created", "deploying", "deployed"]
+
+
+def test_a_share_of_a_gpu_is_that_of_versions_loaded_from_then_on(world: World) -> None:
+    endpoint = world.create(replica_gpus=0.25)
+    world.deploy(V1)
+    wanted = replace(endpoint, replica_gpus=None)
+    world.endpoints.update_endpoint(wanted, ["replica_gpus"], "keys/me", key())
+    world.deploy(V2)
+    with world.store.read() as unit:
+        shares = {each.version.name: each.gpus for each in unit.deployments("late")}
+    assert shares == {V1: 0.25, V2: None}
+
+
+@pytest.mark.parametrize(("said", "set_aside"), [(None, 0.5), (0.25, 0.25), (0.0, 0.0), (2.0, 2.0)])
+def test_ray_serve_is_told_the_share(
+    monkeypatch: pytest.MonkeyPatch, said: float | None, set_aside: float
+) -> None:
+    """What the service sets holds where the endpoint does not say."""
+    version = ModelVersion(V1, "onnx", "ab" * 32, 3, 1, b"", "onnx")
+    replicas = RayReplicas(ReplicaSettings("auto", "/home", {}, cpus=0.1, gpus=0.5))
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(replicas, "_ask", lambda **request: asked.append(request))
+    replicas.apply(Deployment("late", version, "late-v1", 2, NOW, gpus=said))
+    options = serve_child.options_of(asked[0])
+    assert options["ray_actor_options"] == {"num_cpus": 0.1, "num_gpus": set_aside}
+    assert (options["name"], options["num_replicas"]) == ("late-v1", 2)
 
 
 def test_the_version_before_stays_loaded_for_one_generation(world: World) -> None:

@@ -2,153 +2,49 @@
 
 from __future__ import annotations
 
-import math
-import os
-import random
-import signal
-import subprocess
-import sys
-import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
+import pyarrow as pa
 import pytest
-import redis
-from modelyard.data.v1 import data_pb2
 from modelyard.events.v1 import events_pb2
 from modelyard.registry.v1 import registry_pb2, registry_pb2_grpc
 from modelyard.serving.v1 import predictions_pb2, predictions_pb2_grpc
 from sqlalchemy import Engine
 
 from service_kit.channels import Peers, calling, open_channel
-from service_kit.clock import FixedClock
-from service_kit.database import migrate, transaction
+from service_kit.database import transaction
 from service_kit.errors import DomainError, NotFound, Unavailable
 from service_kit.ids import uuid7_str
 from service_kit.server import ServiceServer
 from service_kit.settings import ServiceSettings
-from service_kit.streams import Event, EventStreams
 from serving_svc.api import PredictionLogApi
 from serving_svc.domain.predictions import MERGE_FILES, LogFile, asked_at
 from serving_svc.lineage import GrpcLineages
-from serving_svc.prediction_log import PredictionFiles
+from serving_svc.prediction_log import PairReader, PredictionFiles
 from serving_svc.service.predictions import Lineage, LogCare, PredictionLog
+from serving_svc.service.shadows import ShadowService
 from serving_svc.storage.prediction_files import SqlPredictionCatalogue
-from tests.serving_svc import prediction_process
-from tests.serving_svc.world import V1, V2, Killed
-
-KEEP = timedelta(days=30)
-NOW_US = 1_364_774_400_000_000
-
-
-def batch(ids: Sequence[str], *, shadow: bool = False, **given: Any) -> events_pb2.PredictionBatch:
-    """Predictions with one number, one text and one looked-up number."""
-    kinds = events_pb2.PredictionBatch
-    made = kinds(
-        endpoint="endpoints/late",
-        variant="v2" if shadow else "v1",
-        model_version=V2 if shadow else V1,
-        role=kinds.ROLE_SHADOW if shadow else kinds.ROLE_PRIMARY,
-        prediction_ids=ids,
-        unit_ids=["u"] * len(ids),
-        event_times_us=[NOW_US] * len(ids),
-        scores=[n / 8 for n in range(len(ids))],
-        latencies_us=[900] * len(ids),
-        table_generation=7,
-    )
-    made.inputs.add(name="hour").doubles.values.extend(range(len(ids)))
-    made.inputs.add(name="carrier").strings.values.extend(["UA"] * len(ids))
-    looked_up = made.inputs.add(name="delays", event_times_us=[NOW_US - 5] * len(ids))
-    looked_up.doubles.values.extend([math.nan, *[2.5] * (len(ids) - 1)])
-    for name, value in given.items():
-        setattr(made, name, value)
-    return made
-
-
-class Lineages:
-    """A registry that knows one snapshot."""
-
-    def lineage(self, version: str) -> Lineage:
-        if version != V1:
-            raise Unavailable("REGISTRY_AWAY", "down")
-        return Lineage((("snapshots/ab", "snapshot"),), (("snapshots/ab", version),))
-
-
-class Log:
-    """A log without its stream."""
-
-    def __init__(self, engine: Engine, folder: Path) -> None:
-        migrate(engine, "serving_svc")
-        self.engine = engine
-        self.folder = folder
-        self.clock = FixedClock(datetime.now(UTC))
-        self.files = PredictionFiles(folder)
-        self.catalogue = SqlPredictionCatalogue(engine)
-        self.care = LogCare(self.catalogue, self.files, self.clock, KEEP)
-        self.waiting: list[events_pb2.PredictionBatch] = []
-        self.use = PredictionLog(
-            self.catalogue, self.files, Lineages(), self.clock, self.catch_up, KEEP, self.pause
-        )
-        self.late: list[events_pb2.PredictionBatch] = []
-
-    def take(self, *batches: events_pb2.PredictionBatch) -> None:
-        with transaction(self.engine) as session:
-            self.catalogue.add(session, self.files.write(batches))
-
-    def pause(self, _: float) -> None:
-        self.waiting, self.late = self.late, []
-
-    def catch_up(self, _: float) -> bool:
-        self.take(*self.waiting)
-        self.waiting.clear()
-        return True
-
-    def listed(self) -> Sequence[LogFile]:
-        return self.catalogue.below(10**12)
-
-    def on_disk(self) -> list[Path]:
-        return [path for path in self.folder.rglob("*") if path.is_file()]
-
-    def rows(self) -> Counter[str]:
-        """How often each id is in the files that make up the log."""
-        return rows_of(self.folder, self.listed())
-
-
-def rows_of(folder: Path, files: Sequence[LogFile]) -> Counter[str]:
-    found: Counter[str] = Counter()
-    for file in files:
-        path = next(folder.glob(f"*/*/{file.file_id}.parquet"))
-        found.update(
-            pq.read_table(path, columns=["prediction_id"], partitioning=None)[
-                "prediction_id"
-            ].to_pylist()
-        )
-    return found
+from tests.arrow import TIME
+from tests.serving_svc.prediction_rows import (
+    KEEP,
+    NOW_US,
+    Lineages,
+    Log,
+    batch,
+    id_at,
+    ids,
+    refused,
+)
+from tests.serving_svc.world import V1, V2, Killed, World
 
 
 @pytest.fixture
 def log(sql_engine: Engine, tmp_path: Path) -> Log:
     return Log(sql_engine, tmp_path / "log")
-
-
-def ids(count: int) -> list[str]:
-    return [uuid7_str() for _ in range(count)]
-
-
-def id_at(day: date, number: int = 0) -> str:
-    ms = int(datetime.combine(day, datetime.min.time(), UTC).timestamp() * 1000) + number
-    text = f"{ms:012x}"
-    return f"{text[:8]}-{text[8:]}-7000-8000-000000000000"
-
-
-def refused(log: Log, prediction_id: str) -> DomainError:
-    with pytest.raises(DomainError) as caught:
-        log.use.get_prediction(prediction_id)
-    return caught.value
 
 
 def test_a_prediction_is_found_with_all_that_went_in(log: Log) -> None:
@@ -223,6 +119,14 @@ def test_small_files_become_one_and_nothing_is_lost(log: Log) -> None:
     assert log.use.get_prediction(names[-1]).row.score == 0.25
 
 
+def test_whether_an_answer_was_kept_is_known_where_answers_are(log: Log) -> None:
+    names = ids(3)
+    kept = batch(names[:2], columns={"cached": [False, True]})
+    log.take(kept, batch(names[2:]))
+    found = [log.use.get_prediction(name).row.cached for name in names]
+    assert found == [False, True, False]
+
+
 def test_one_id_and_version_is_one_row(log: Log) -> None:
     names = ids(3)
     log.take(batch(names), batch(names[1:]), batch(names, shadow=True))
@@ -230,11 +134,10 @@ def test_one_id_and_version_is_one_row(log: Log) -> None:
 
 
 def test_other_columns_are_other_files(log: Log) -> None:
-    other = batch(ids(1))
-    other.inputs.add(name="more").int64s.values.append(3)
-    log.take(batch(ids(1)), other)
+    (name,) = ids(1)
+    log.take(batch(ids(1)), batch([name], columns={"input.more": [3.0]}))
     assert len(log.listed()) == 2
-    assert log.use.get_prediction(other.prediction_ids[0]).row.inputs["more"] == 3
+    assert log.use.get_prediction(name).row.inputs["more"] == 3
 
 
 def test_a_batch_over_midnight_is_in_two_days(log: Log) -> None:
@@ -256,31 +159,45 @@ def test_days_are_forgotten(log: Log) -> None:
     assert refused(log, old).reason == "PREDICTION_EXPIRED"
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"endpoint": "endpoints/../../etc"},
-        {"add": "prediction_ids", "value": uuid7_str()},
-        {"add": "unit_ids", "value": "u"},
-        {"add": "fallbacks", "value": "default"},
-        {"ids": ["not-an-id"]},
-        {"ids": ["ffffffff-ffff-7000-8000-000000000000"]},
-        {"column": data_pb2.Column(name="hour", doubles={"values": [1.0]})},
-        {"column": data_pb2.Column(name="s", doubles={"values": [1.0]}, statuses=b"\1\1")},
-        {"column": data_pb2.Column(name="t", doubles={"values": [1.0]}, event_times_us=[1, 2])},
-    ],
-)
+LATE_ID = "ffffffff-ffff-7000-8000-000000000000"
+UNSOUND = {
+    "a path for an endpoint": {"endpoint": "endpoints/../../etc"},
+    "no prediction's id": {"columns": {"prediction_id": ["not-an-id"]}},
+    "an id after the last day": {"columns": {"prediction_id": [LATE_ID]}},
+    "no id at all": {"columns": {"prediction_id": pa.array([None], pa.string())}},
+    "no event time": {"columns": {"event_time": pa.array([None], TIME)}},
+    "words for a score": {"columns": {"score": ["high"]}},
+    "a list for an input": {"columns": {"input.hour": [[1.0, 2.0]]}},
+    "words for a time": {"columns": {"known.delays": ["yesterday"]}},
+}
+
+
+@pytest.mark.parametrize("wrong", UNSOUND.values(), ids=UNSOUND.keys())
 def test_what_is_not_sound_is_refused_whole(tmp_path: Path, wrong: dict[str, Any]) -> None:
-    made = batch(wrong.get("ids", ids(1)))
-    if "endpoint" in wrong:
-        made.endpoint = wrong["endpoint"]
-    if "add" in wrong:
-        getattr(made, wrong["add"]).extend([wrong["value"]] * 2)
-    if "column" in wrong:
-        made.inputs.append(wrong["column"])
+    assert_refused(tmp_path, batch(ids(1), **wrong))
+
+
+@pytest.mark.parametrize("at", [0, 9, 200, -9])
+def test_what_is_no_whole_arrow_stream_is_refused(tmp_path: Path, at: int) -> None:
+    made = batch(ids(1))
+    made.rows = made.rows[:at]
+    assert_refused(tmp_path, made)
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    made = batch(names := ids(1))
+    table = pa.table([pa.array(names)] * 2, names=["prediction_id"] * 2)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    made.rows = sink.getvalue().to_pybytes()
+    assert_refused(tmp_path, made)
+
+
+def assert_refused(folder: Path, made: events_pb2.PredictionBatch) -> None:
     with pytest.raises((ValueError, DomainError)):
-        PredictionFiles(tmp_path).write([made])
-    assert list(tmp_path.rglob("*.parquet")) == []
+        PredictionFiles(folder).write([made])
+    assert list(folder.rglob("*.parquet")) == []
 
 
 def test_a_disk_that_takes_nothing_is_no_event_s_fault(tmp_path: Path) -> None:
@@ -342,86 +259,6 @@ def test_two_processes_merge_the_same_files_once(log: Log) -> None:
     assert len(log.on_disk()) == 1
 
 
-@pytest.fixture(params=["redis", "valkey"])
-def any_redis(request: pytest.FixtureRequest) -> str:
-    return str(request.getfixturevalue(f"{request.param}_url"))
-
-
-@pytest.fixture
-def prefix(any_redis: str) -> Iterator[str]:
-    name = f"test-{uuid7_str()[-12:]}"
-    yield name
-    with redis.Redis.from_url(any_redis) as client:
-        for found in client.scan_iter(match=f"{name}:*"):
-            client.delete(found)
-
-
-def finished(client: redis.Redis, key: str, events: int) -> bool:
-    groups: Any = client.xinfo_groups(key)
-    return bool(groups) and all(
-        group["pending"] == 0 and group["entries-read"] == events for group in groups
-    )
-
-
-def test_every_row_is_there_once_whenever_the_process_is_killed(
-    sql_url: str, sql_engine: Engine, any_redis: str, prefix: str, tmp_path: Path
-) -> None:
-    log = Log(sql_engine, tmp_path / "log")
-    streams = EventStreams(any_redis, prefix, timeout=5.0)
-    names = ids(400)
-    command = [sys.executable, "-m", prediction_process.__name__, sql_url, any_redis, prefix]
-    luck = random.Random(5)
-    child = None
-    try:
-        for at in range(0, len(names), 50):
-            events = [
-                Event.of("predictions", "endpoints/late", batch(names[n : n + 2]))
-                for n in range(at, at + 50, 2)
-            ]
-            # As the gateway does when the answer to an append is lost.
-            streams.append("predictions", [*events, events[0]])
-            child = subprocess.Popen([*command, str(log.folder)], stdout=subprocess.PIPE)
-            assert child.stdout is not None
-            assert child.stdout.readline()
-            time.sleep(luck.uniform(0.0, 0.25))
-            os.kill(child.pid, signal.SIGKILL)
-            child.wait()
-        child = subprocess.Popen([*command, str(log.folder)], stdout=subprocess.DEVNULL)
-        with redis.Redis.from_url(any_redis) as client:
-            deadline = time.monotonic() + 60
-            key = streams.key("predictions")
-            while not finished(client, key, 8 * 26):
-                assert time.monotonic() < deadline, client.xinfo_groups(key)
-                time.sleep(0.05)
-            assert client.xlen(f"{key}.dead") == 0
-    finally:
-        if child is not None:
-            child.kill()
-            child.wait()
-    assert log.rows() == Counter(names)
-    log.care.tidy(timedelta(seconds=-1))
-    assert len(log.on_disk()) == len(log.listed())
-
-
-def test_the_log_catches_up_when_somebody_asks(
-    sql_engine: Engine, redis_url: str, stream_prefix: str, tmp_path: Path
-) -> None:
-    log = Log(sql_engine, tmp_path / "log")
-    intake = prediction_process.intake(sql_engine, redis_url, stream_prefix, log.folder)
-    intake._every = 600.0
-    intake.start()
-    try:
-        assert intake.catch_up(10.0)
-        use = PredictionLog(log.catalogue, log.files, Lineages(), log.clock, intake.catch_up, KEEP)
-        names = ids(2)
-        event = Event.of("predictions", "endpoints/late", batch(names))
-        EventStreams(redis_url, stream_prefix, timeout=5.0).append("predictions", [event])
-        assert use.get_prediction(names[0]).row.prediction_id == names[0]
-    finally:
-        intake.stop()
-    assert not intake.catch_up(0.1)
-
-
 class Registry(registry_pb2_grpc.RegistryServiceServicer):
     """Draws one edge, and counts how often it is asked."""
 
@@ -435,6 +272,11 @@ class Registry(registry_pb2_grpc.RegistryServiceServicer):
             nodes=[{"name": "snapshots/ab", "kind": "snapshot"}],
             edges=[{"source": "snapshots/ab", "target": request.name}],
         )
+
+
+def no_shadows(log: Log) -> ShadowService:
+    reader = PairReader(log.folder)
+    return ShadowService(World(log.engine).store, log.catalogue, reader, log.clock, log.catch_up)
 
 
 def test_over_the_wire(log: Log) -> None:
@@ -452,7 +294,7 @@ def test_over_the_wire(log: Log) -> None:
             )
             add = predictions_pb2_grpc.add_PredictionLogServiceServicer_to_server
             with (
-                ServiceServer(settings, [(add, PredictionLogApi(use))]) as server,
+                ServiceServer(settings, [(add, PredictionLogApi(use, no_shadows(log)))]) as server,
                 open_channel(server.address, settings) as channel,
             ):
                 stub = predictions_pb2_grpc.PredictionLogServiceStub(channel)

@@ -178,8 +178,17 @@ class Suite:
             with suppress(psutil.NoSuchProcess):
                 each.kill()
         psutil.wait_procs(tree, timeout=3)
+        self._end_orphans()
         self.around.stop(grace=0.1)
         self.scratch.cleanup()
+
+    def _end_orphans(self) -> None:
+        # Replicas go on without Ray and without the service, as they should.
+        home = str(self.settings.home)
+        for each in psutil.process_iter():
+            with suppress(psutil.Error):
+                if each.environ().get("MODELYARD_HOME") == home:
+                    each.kill()
 
 
 @pytest.fixture
@@ -213,6 +222,10 @@ def test_versions_are_deployed_rolled_out_and_survive_the_service(suite: Suite) 
     assert suite.registry.aliases == {f"{MODEL}/aliases/champion": v1}
 
     until(lambda: suite.in_use("GPU") == 0.25, 20, "the replica has no share of the GPU")
+    half = serving_pb2.UpdateEndpointRequest(endpoint={"name": "endpoints/late"})
+    half.endpoint.replica_gpus = 0.5
+    half.update_mask.paths.append("replica_gpus")
+    suite.serving.UpdateEndpoint(half, timeout=5)
 
     strategy = serving_pb2.RolloutStrategy(steps=[50, 100], step_min_samples=100)
     strategy.interval.FromMilliseconds(50)
@@ -236,6 +249,8 @@ def test_versions_are_deployed_rolled_out_and_survive_the_service(suite: Suite) 
         return bool(found.state == serving_pb2.Rollout.STATE_PROMOTED)
 
     until(promoted, 40, "the rollout did not end")
+    # The challenger has the endpoint's share, the version before keeps what it was loaded with.
+    until(lambda: suite.in_use("GPU") == 0.75, 20, "the challenger has another share of the GPU")
     until(lambda: suite.judge.conclusion, 5, "the experiment was not concluded")
     assert answer(suite, v2) == 2.0
     assert suite.registry.aliases == {f"{MODEL}/aliases/champion": v2}

@@ -31,7 +31,13 @@ def test_migrations_make_the_tables_of_the_models(sql_engine: Engine) -> None:
 
 
 def test_a_whole_story_is_kept_as_it_was(on_sql: World) -> None:
-    on_sql.create(default_outputs=(0.5,), routing_key="tail", deadline=timedelta(milliseconds=150))
+    on_sql.create(
+        default_outputs=(0.5,),
+        routing_key="tail",
+        routing_header="x-tenant",
+        cache_rows=50,
+        deadline=timedelta(milliseconds=150),
+    )
     on_sql.deploy(V1)
     strategy = Strategy(
         steps=(12.5, 100.0), step_min_samples=5, interval=timedelta(milliseconds=50), margin=0.01
@@ -40,6 +46,7 @@ def test_a_whole_story_is_kept_as_it_was(on_sql: World) -> None:
     on_sql.engine.run()
     endpoint = on_sql.endpoints.get_endpoint("late").endpoint
     assert (endpoint.default_outputs, endpoint.routing_key) == ((0.5,), "tail")
+    assert (endpoint.routing_header, endpoint.cache_rows) == ("x-tenant", 50)
     assert endpoint.deadline == timedelta(milliseconds=150)
     rollout = on_sql.rollout()
     assert (rollout.strategy.steps, rollout.strategy.margin) == ((12.5, 100.0), 0.01)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import pytest
 from modelyard.training.v1 import training_pb2_grpc
 from pydantic import SecretStr
 
 from service_kit.channels import open_channel
 from service_kit.server import ServiceServer
-from service_kit.settings import ServiceSettings
 from tests.training_svc.world import World
 from training_svc import __main__ as main
 
@@ -29,14 +29,21 @@ def world(tmp_path: Path) -> World:
 
 
 @pytest.fixture
-def training(
+def training(training_channel: grpc.Channel) -> training_pb2_grpc.TrainingServiceStub:
+    """A stub of a training service."""
+    return training_pb2_grpc.TrainingServiceStub(training_channel)
+
+
+@pytest.fixture
+def training_channel(
     sql_url: str, tmp_path: Path, world: World, no_plots: None, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[training_pb2_grpc.TrainingServiceStub]:
-    """A stub of a training service that runs in this process, its steps over the world."""
+) -> Iterator[grpc.Channel]:
+    """A channel to a training service that runs in this process, its steps over the world."""
     monkeypatch.setattr("service_kit.durable.engine.QUEUE_POLL_S", 0.1)
     monkeypatch.setattr(main, "make_steps", lambda *_: world.steps)
+    monkeypatch.setattr(main, "make_converter", lambda *_: world.converter)
     monkeypatch.setattr(main, "WARM_UP_AFTER", 3600.0)
-    settings = ServiceSettings(
+    settings = main.TrainingSettings(
         service="training",
         home=tmp_path,
         database_url=sql_url,
@@ -50,7 +57,7 @@ def training(
             ServiceServer(settings, application.services, application.pings) as server,
             open_channel(server.address, settings) as channel,
         ):
-            yield training_pb2_grpc.TrainingServiceStub(channel)
+            yield channel
     finally:
         for each in reversed(application.background):
             each.stop()

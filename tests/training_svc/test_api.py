@@ -88,9 +88,11 @@ def test_a_run_from_request_to_release(training: Stub) -> None:
 
 def test_a_request_id_stands_for_one_request(training: Stub) -> None:
     create(training)
-    ask(training, "once")
+    first = ask(training, "once")
     with refused(InvalidArgument, "REQUEST_ID_REUSED"):
         training.RunPipeline(pb.RunPipelineRequest(pipeline=NAME, request_id="once"))
+    listed = training.ListPipelineRuns(pb.ListPipelineRunsRequest(parent=NAME))
+    assert [each.name for each in listed.runs] == [first.name]
 
 
 def test_pipelines_are_listed_by_id_and_changed_by_field(training: Stub) -> None:
@@ -179,6 +181,7 @@ def test_bad_pipelines_are_refused_by_field(
     spoil(message)
     with refused(InvalidArgument, reason, field):
         training.CreatePipeline(pb.CreatePipelineRequest(pipeline_id="late", pipeline=message))
+    assert not training.ListPipelines(pb.ListPipelinesRequest()).pipelines
 
 
 def test_bad_requests_are_refused(training: Stub) -> None:

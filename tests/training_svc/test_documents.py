@@ -15,7 +15,15 @@ from modelyard.training.v1 import training_pb2 as pb
 from service_kit.errors import InvalidArgument
 from tests.training_svc.examples import WHEN, pipeline, run
 from training_svc import messages as to
-from training_svc.documents import pipeline_document, pipeline_from, run_document, run_from
+from training_svc.documents import (
+    conversion_document,
+    conversion_from,
+    pipeline_document,
+    pipeline_from,
+    run_document,
+    run_from,
+)
+from training_svc.domain.conversions import Conversion, ConversionState
 from training_svc.domain.pipelines import (
     ConversionSpec,
     DataCheck,
@@ -188,3 +196,59 @@ def test_times_that_are_none_are_refused() -> None:
         to.moment(request, "window_end")
     assert to.moment(pb.RunPipelineRequest(), "window_end") is None
     assert pipeline().create_time == WHEN
+
+
+REPORTS = st.lists(
+    st.fixed_dictionaries(
+        {
+            "method": TEXT,
+            "source": TEXT,
+            "target": TEXT,
+            "passed": st.booleans(),
+            "row_count": st.integers(0, 10**6),
+            "max_abs_diff": st.floats(0, 1e30),
+            "metric_changes": st.dictionaries(TEXT, st.floats(-1, 1), max_size=2),
+        }
+    ),
+    max_size=2,
+).map(tuple)
+
+CONVERSIONS = st.builds(
+    Conversion,
+    id=st.uuids().map(str),
+    source=TEXT,
+    format=TEXT,
+    sample=TEXT,
+    create_time=MOMENTS,
+    spec=st.builds(ConversionSpec, st.floats(0, 1), st.floats(0, 1), st.booleans()),
+    outputs=st.integers(1, 1000),
+    state=st.sampled_from(ConversionState),
+    reason=TEXT,
+    runtime=TEXT,
+    artifacts=st.lists(st.tuples(TEXT, TEXT, TEXT, TEXT), max_size=3).map(tuple),
+    parity_reports=REPORTS,
+    inputs=NAMES,
+    end_time=st.none() | MOMENTS,
+)
+
+
+@given(CONVERSIONS)
+def test_a_conversion_survives_its_document(given_: Conversion) -> None:
+    document = json.loads(json.dumps(conversion_document(given_)))
+    assert conversion_from(document) == given_
+
+
+@given(CONVERSIONS)
+def test_a_conversion_s_message_has_all_of_it(given_: Conversion) -> None:
+    message = to.conversion_to_message(given_)
+    asked = to.conversion_wanted(message)
+    kept = ("source", "format", "sample", "spec", "outputs")
+    assert [getattr(asked, each) for each in kept] == [getattr(given_, each) for each in kept]
+    assert message.name == given_.name
+    assert list(message.inputs) == list(given_.inputs)
+    found = [(e.role, e.filename, e.artifact, e.format) for e in message.artifacts]
+    assert found == list(given_.artifacts)
+    for report, shown in zip(given_.parity_reports, message.parity_reports, strict=True):
+        for name, value in report.items():
+            assert getattr(shown, name) == value
+    assert message.HasField("end_time") is (given_.end_time is not None)

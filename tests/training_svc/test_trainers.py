@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from training_svc.conversion import in_float32
 from training_svc.domain.metrics import roc_auc
 from training_svc.plugins import make_trainer
 from training_svc.scoring import load_model
-from training_svc.trainers import PARITY_ROWS, Fitted, in_float32
+from training_svc.trainers import PARITY_ROWS, Fitted
 
 Inputs = NDArray[np.float32]
 Labels = NDArray[np.float64]

@@ -42,7 +42,7 @@ REQUEST = RunRequest(WHEN, None, Trigger(TriggerKind.DRIFT, "PSI 0.3"), {})
 def quick_polls(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service_kit.durable.engine.MESSAGE_POLL_S", 0.05)
     monkeypatch.setattr("service_kit.durable.engine.QUEUE_POLL_S", 0.1)
-    monkeypatch.setattr("training_svc.service.POLL", 0.02)
+    monkeypatch.setattr("training_svc.service.pipelines.POLL", 0.02)
 
 
 class Suite:

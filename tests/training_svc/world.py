@@ -15,7 +15,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from service_kit.errors import FailedPrecondition, NotFound, Unavailable
+from service_kit.sandbox import Limits
 from tests.training_svc.examples import WHEN
+from training_svc.conversion_workflow import Converter
 from training_svc.domain.pipelines import PipelineRun, TrainerSpec
 from training_svc.fitting import Task, Trouble, fit_here
 from training_svc.plugins import make_validator
@@ -79,9 +81,19 @@ class World:
             learning=Learning(
                 features, registry, FakeJobs(self), Shaping(load_model, quantize), lambda: found
             ),
-            judging=Judging(features, registry, load_model, FakeTracking(self)),
+            judging=Judging(features, registry, load_model, load_model, FakeTracking(self)),
             releasing=Releasing(registry, FakeServing(self)),
         )
+
+    @property
+    def registry(self) -> FakeRegistry:
+        """The registry of this world."""
+        return FakeRegistry(self)
+
+    @property
+    def converter(self) -> Converter:
+        """What converts over this world; in real children."""
+        return Converter(self.registry, Limits(seconds=120.0, memory_bytes=4 << 30))
 
     @property
     def journal(self) -> list[str]:
@@ -195,8 +207,12 @@ class FakeRegistry:
         (self._world.folder / "artifacts" / digest).write_bytes(content)
         return f"artifacts/{digest}"
 
-    def read(self, artifact: str) -> bytes:
-        return (self._world.folder / artifact).read_bytes()
+    def read(self, artifact: str, most_bytes: int = 1 << 30) -> bytes:
+        path = self._world.folder / artifact
+        if not path.is_file():
+            raise NotFound("ARTIFACT_NOT_FOUND", "no such artifact")
+        assert path.stat().st_size <= most_bytes
+        return path.read_bytes()
 
     def champion(self, model: str) -> Champion | None:
         self._world.ask("registry")

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from training_svc.domain.metrics import all_metrics
 
 ONNX, INT8 = "onnx", "int8_dynamic"
+PREDICTION, LABEL = "modelyard.prediction", "modelyard.label"
+"""Columns of a stored sample beside the inputs: what the trained model says, and the truth."""
 NO_NUMBER = 1e30
 
 

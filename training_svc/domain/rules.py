@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 
 from service_kit.errors import InvalidArgument
 from service_kit.names import parse_name
 from training_svc.domain.metrics import METRICS, PRIMARY
-from training_svc.domain.pipelines import Pipeline, PipelineRun
+from training_svc.domain.pipelines import ConversionSpec, Pipeline, PipelineRun
 
 DEFAULT_HOLDOUT_SHARE = 0.2
 MAX_RESAMPLES = 10_000
@@ -77,24 +77,40 @@ def _check_metrics(pipeline: Pipeline) -> None:
 
 
 def _check_numbers(pipeline: Pipeline) -> None:
-    gate, trainer, conversion = pipeline.gate, pipeline.trainer, pipeline.conversion
+    gate, trainer = pipeline.gate, pipeline.trainer
+    check_conversion(pipeline.conversion, "pipeline.conversion")
     ranges = {
         "evaluation.resamples": (pipeline.evaluation.resamples, 1, MAX_RESAMPLES),
         "gate.min_gain": (gate.min_gain, -MAX_GAIN, MAX_GAIN),
         "gate.confidence": (gate.confidence, 0.5, MAX_CONFIDENCE),
         "gate.max_segment_loss": (gate.max_segment_loss, 0, MAX_GAIN),
-        "conversion.tolerance": (conversion.tolerance, 0, MAX_GAIN),
-        "conversion.max_share_beyond": (conversion.max_share_beyond, 0, 1),
-        "conversion.quantize_tolerance": (conversion.quantize_tolerance, 0, MAX_GAIN),
-        "conversion.quantize_max_share_beyond": (conversion.quantize_max_share_beyond, 0, 1),
         "trainer.cpus": (trainer.cpus, 0.01, MAX_CPUS),
         "trainer.gpus": (trainer.gpus, 0, MAX_CPUS),
         "seed": (pipeline.seed, 0, MAX_SEED),
     }
+    _check_ranges(ranges, "pipeline")
+
+
+def check_conversion(spec: ConversionSpec, path: str) -> None:
+    """Refuses bounds that can't be kept, or that anything keeps.
+
+    Raises:
+        InvalidArgument: Names the field below `path`.
+    """
+    ranges = {
+        "tolerance": (spec.tolerance, 0, MAX_GAIN),
+        "max_share_beyond": (spec.max_share_beyond, 0, 1),
+        "quantize_tolerance": (spec.quantize_tolerance, 0, MAX_GAIN),
+        "quantize_max_share_beyond": (spec.quantize_max_share_beyond, 0, 1),
+    }
+    _check_ranges(ranges, path)
+
+
+def _check_ranges(ranges: Mapping[str, tuple[float, float, float]], path: str) -> None:
     for field, (value, low, high) in ranges.items():
         if not low <= value <= high:
             raise InvalidArgument(
-                "OUT_OF_RANGE", f"must be from {low} to {high}", field=f"pipeline.{field}"
+                "OUT_OF_RANGE", f"must be from {low} to {high}", field=f"{path}.{field}"
             )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service_kit.errors import DomainError
-from training_svc.domain.encoding import Input, as_text, encode
+from training_svc.domain.encoding import as_text, encode
 from training_svc.domain.gate import Holdout, judge
 from training_svc.domain.metrics import Floats, all_metrics
 from training_svc.ports import Document, Features, LoadModel, Registry, Score, Tracking
@@ -29,11 +29,17 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Judging:
-    """The steps evaluate and compare."""
+    """The steps evaluate and compare.
+
+    Attributes:
+        load_model: Loads a file that a trainer here has made.
+        load_stored: Loads a file that anybody may have registered.
+    """
 
     features: Features
     registry: Registry
     load_model: LoadModel
+    load_stored: LoadModel
     tracking: Tracking
 
     def evaluate(self, job: Job, joined: Document, trained: Document) -> Document:
@@ -41,7 +47,8 @@ class Judging:
         data = load(self.features, job, joined)
         held = ~data.before(datetime.fromisoformat(trained["holdout_from"]))
         labels, inputs = data.labels[held], inputs_of(trained)
-        model = self._load(trained["runtime"], trained["artifact"], inputs)
+        content = self.registry.read(trained["artifact"])
+        model = self.load_model(trained["runtime"], content, len(inputs))
         matrix = encode(data.columns([each.name for each in inputs], held), inputs)
         challenger = model(matrix)
         champion = self._champion_scores(trained["champion"], data, held)
@@ -87,16 +94,14 @@ class Judging:
             "detail": "; ".join(verdict.reasons),
         }
 
-    def _load(self, runtime: str, artifact: str, inputs: tuple[Input, ...]) -> Score:
-        return self.load_model(runtime, self.registry.read(artifact), len(inputs))
-
     def _champion_scores(self, version: str, data: TrainingData, held: Rows) -> Floats | None:
         """Scores of the champion that the holdout was chosen for."""
         if not version:
             return None
         champion = self.registry.version(version)
         columns = data.columns([each.name for each in champion.inputs], held)
-        model = self._load(champion.runtime, champion.artifact, champion.inputs)
+        content = self.registry.read(champion.artifact)
+        model = self.load_stored(champion.runtime, content, len(champion.inputs))
         return model(encode(columns, champion.inputs))
 
     def _track(

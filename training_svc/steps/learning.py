@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from service_kit.errors import FailedPrecondition
 from training_svc.domain.encoding import Input, Matrix, encode, order_categories
+from training_svc.domain.parity import LABEL, PREDICTION
 from training_svc.domain.rules import holdout_start
 from training_svc.ports import Document, Features, Registry, TrainingJobs
 from training_svc.provenance import Provenance
@@ -18,9 +19,6 @@ from training_svc.steps.job import Job
 from training_svc.steps.shaping import Made, Shaping
 from training_svc.tables import to_bytes
 from training_svc.trainers import PARITY_ROWS, Fitted
-
-PREDICTION, LABEL = "modelyard.prediction", "modelyard.label"
-"""Columns of a stored sample beside the inputs: what the trained model says, and the truth."""
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,17 @@ class Shaped:
         return "".join(f" (no {each.method}: {each.reason})" for each in refused)
 
 
+class ConversionDiffers(FailedPrecondition):
+    """A model's file answers otherwise than the model does."""
+
+    def __init__(self, parity: Parity) -> None:
+        super().__init__(
+            "CONVERSION_DIFFERS",
+            f"the model's file does not score as the model did: {parity.reason}",
+        )
+        self.parity = parity
+
+
 @dataclass(frozen=True)
 class Shaping:
     """Chooses the form of a trained model.
@@ -49,24 +60,28 @@ class Shaping:
     Attributes:
         load_model: Loads a file by a runtime.
         quantize: From an ONNX file to one with INT8 weights; raises NothingToQuantizeError.
+        falls_back: Whether the native form serves when the converted one answers otherwise.
     """
 
     load_model: LoadModel
     quantize: Callable[[bytes], bytes]
+    falls_back: bool = True
 
-    def shape(self, fitted: Fitted, matrix: Matrix, labels: Floats, spec: ConversionSpec) -> Shaped:
+    def shape(
+        self, fitted: Fitted, matrix: Matrix, labels: Floats | None, spec: ConversionSpec
+    ) -> Shaped:
         """The form that scores as its source does: converted, else native; quantized if asked for.
 
         Args:
             fitted: The trained model.
             matrix: Rows that it learned from; the first `PARITY_ROWS` are the sample.
-            labels: Their labels.
+            labels: Their labels; None when they are not known.
             spec: What is asked for and allowed.
 
         Raises:
-            FailedPrecondition: `CONVERSION_DIFFERS` when no form scores as the source.
+            ConversionDiffers: No form scores as the source.
         """
-        rows, labels = matrix[:PARITY_ROWS], labels[:PARITY_ROWS]
+        rows, labels = matrix[:PARITY_ROWS], None if labels is None else labels[:PARITY_ROWS]
         served, made = self._faithful(
             fitted, rows, Tolerance(spec.tolerance, spec.max_share_beyond)
         )
@@ -85,7 +100,7 @@ class Shaping:
         source = native_form(fitted)
         kept = b"" if source is None else source.model
         parity = replace(parity, source_bytes=len(kept))
-        if parity.passed or source is None:
+        if parity.passed or source is None or not self.falls_back:
             self._require(parity)
             return fitted, Made(parity, kept, fitted.model)
         self._require(self._parity(source, rows, allowed))
@@ -93,7 +108,7 @@ class Shaping:
         return source, Made(replace(parity, reason=reason), kept)
 
     def _quantized(
-        self, fitted: Fitted, rows: Matrix, labels: Floats, allowed: Tolerance
+        self, fitted: Fitted, rows: Matrix, labels: Floats | None, allowed: Tolerance
     ) -> tuple[Fitted, Made]:
         size = len(fitted.model)
         if fitted.model_format != ONNX:
@@ -108,7 +123,8 @@ class Shaping:
         )
         before, after = self._scores(fitted, rows), self._scores(made, rows)
         parity = compare(INT8, before, after, allowed, (size, len(small)))
-        parity = with_metrics(parity, labels, before, after)
+        if labels is not None:
+            parity = with_metrics(parity, labels, before, after)
         if not parity.passed:
             return fitted, Made(parity, fitted.model)
         return made, Made(parity, fitted.model, small)
@@ -122,10 +138,7 @@ class Shaping:
 
     def _require(self, parity: Parity) -> None:
         if not parity.passed:
-            raise FailedPrecondition(
-                "CONVERSION_DIFFERS",
-                f"the model's file does not score as the model did: {parity.reason}",
-            )
+            raise ConversionDiffers(parity)
 
 
 def native_form(fitted: Fitted) -> Fitted | None:

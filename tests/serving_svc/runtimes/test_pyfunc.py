@@ -164,6 +164,11 @@ def test_an_archive_with_a_link_or_too_much_is_refused(tmp_path: Path) -> None:
         file.writestr("MLmodel", "x" * 100_000)
     with pytest.raises(ModelUnusableError, match="larger"):
         unpack(tmp_path / "bomb.zip", tmp_path / "to", 1000)
+    flipped = bytearray((tmp_path / "bomb.zip").read_bytes())
+    flipped[50:60] = b"\xff" * 10
+    (tmp_path / "damaged.zip").write_bytes(flipped)
+    with pytest.raises(ModelUnusableError, match="no zip"):
+        unpack(tmp_path / "damaged.zip", tmp_path / "to", 1 << 20)
     (tmp_path / "text").write_bytes(b"nonsense")
     with pytest.raises(ModelUnusableError, match="no zip"):
         unpack(tmp_path / "text", tmp_path / "to", 1000)

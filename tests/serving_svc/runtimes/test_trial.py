@@ -31,5 +31,5 @@ def test_why_it_does_not_load_is_said(tmp_path: Path) -> None:
 def test_a_file_that_crashes_its_library_is_refused_with_that_reason(tmp_path: Path) -> None:
     text = models.booster().model_to_string().replace("num_leaves=7", "num_leaves=70000", 1)
     path = models.write(tmp_path / "model", text.encode())
-    with pytest.raises(ModelUnusableError, match=r"crashed while it loaded it \(SIGABRT\)"):
+    with pytest.raises(ModelUnusableError, match="its process ended with SIGABRT"):
         try_out("lightgbm", path, 3, 1, {})

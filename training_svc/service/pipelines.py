@@ -24,6 +24,7 @@ from training_svc.domain.pipelines import (
 )
 from training_svc.domain.rules import check_pipeline, check_window
 from training_svc.ports import Engine, Records, Store
+from training_svc.service.recovery import WORKFLOW_LOST, recover
 
 WORKFLOW = "pipeline_run"
 QUEUE = "pipeline_runs"
@@ -44,8 +45,6 @@ UPDATABLE = frozenset(
 )
 POLL = 0.2
 PAGE = 1000
-DEAD = frozenset({"FAILED", "CANCELLED"})
-"""States of a workflow that will not write its run's record any more."""
 
 CheckPlugins = Callable[[TrainerSpec, Iterable[DataCheck]], None]
 CheckSchedule = Callable[[str], None]
@@ -159,21 +158,13 @@ class Training:
         """Brings records and workflows together again that a crash has parted."""
         with self.store.reading() as records:
             unfinished = records.unfinished_runs()
-        for run in unfinished:
-            try:
-                state = self.engine.status(run.id)
-            except NotFound:
-                self.start(run)
-                continue
-            if state in DEAD:
-                self._give_up(run.id)
+        recover(self.engine, unfinished, self.start, self._give_up)
 
-    def _give_up(self, run_id: str) -> None:
+    def _give_up(self, lost: PipelineRun) -> None:
         with self.store.transaction() as records:
-            run = records.run(run_id, to_change=True)
+            run = records.run(lost.id, to_change=True)
             if run is not None and not run.state.ended:
-                reason = "the workflow ended outside its steps"
-                records.save_run(ended(run, RunState.FAILED, reason, self.clock.now()))
+                records.save_run(ended(run, RunState.FAILED, WORKFLOW_LOST, self.clock.now()))
 
     def get_run(self, records: Records, pipeline_id: str, run_id: str) -> PipelineRun:
         """Gets a run."""

@@ -1,0 +1,72 @@
+"""Work beside the calls: done again, whatever goes wrong, until it is stopped."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+import pytest
+
+from service_kit.errors import Unavailable
+from service_kit.periodic import Periodic
+
+
+class Counting(Periodic):
+    """Counts how often it worked, and does as told each time."""
+
+    def __init__(self, every: float, *outcomes: bool | Exception, at_once: bool = True) -> None:
+        super().__init__("counting", every, at_once=at_once)
+        self.outcomes = list(outcomes)
+        self.done = 0
+        self.through = threading.Event()
+
+    def work(self) -> bool:
+        self.done += 1
+        outcome = self.outcomes.pop(0) if self.outcomes else False
+        if not self.outcomes:
+            self.through.set()
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+
+def test_it_goes_on_without_a_pause_while_there_is_more() -> None:
+    work = Counting(60.0, True, True, False)
+    work.start()
+    assert work.through.wait(5)
+    work.stop()
+    assert work.done == 3
+
+
+def test_it_may_begin_with_a_pause() -> None:
+    work = Counting(60.0, at_once=False)
+    work.start()
+    assert not work.through.wait(0.1)
+    began = time.monotonic()
+    work.stop()
+    assert work.stopping
+    assert time.monotonic() - began < 1.0
+    assert work.done == 0
+
+
+def test_what_goes_wrong_does_not_end_it(caplog: pytest.LogCaptureFixture) -> None:
+    work = Counting(0.01, Unavailable("DATABASE_AWAY", "away"), ValueError("odd"), True, False)
+    with caplog.at_level(logging.WARNING):
+        work.start()
+        assert work.through.wait(5)
+        work.stop()
+    # What is away is said by readiness, again and again; here it would be said twice a second.
+    assert [record.getMessage() for record in caplog.records] == ["counting went wrong"]
+
+
+def test_it_can_be_started_again() -> None:
+    work = Counting(60.0, False)
+    work.start()
+    assert work.through.wait(5)
+    work.stop()
+    work.through.clear()
+    work.start()
+    assert work.through.wait(5)
+    work.stop()
+    assert work.done == 2
