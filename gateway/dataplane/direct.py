@@ -35,8 +35,12 @@ Done = Callable[[Answer | None], None]
 
 
 @dataclass(slots=True, eq=False)
-class _Pending:
-    """A request under way; `left` counts the groups without an answer."""
+class Pending:
+    """A request under way.
+
+    Attributes:
+        left: Groups without an answer.
+    """
 
     route: Route
     ask: Ask
@@ -60,7 +64,7 @@ class _Part(Item):
     """
 
     __slots__ = ("look", "path", "pending", "places", "prepared", "stream", "variant")
-    pending: _Pending
+    pending: Pending
 
     def __init__(
         self,
@@ -98,7 +102,7 @@ class DirectPath:
     def __init__(self, plane: DataPlane, pool: ReplicaPool) -> None:
         self._plane = plane
         self._pool = pool
-        self._pending: set[_Pending] = set()
+        self._pending: set[Pending] = set()
         self._sweeping = False
 
     def take(self, ask: Ask, done: Done) -> bool:
@@ -119,7 +123,7 @@ class DirectPath:
             limit *= SHARE_BEFORE_FALLBACK
         given = ask.event_times_us
         times = list(given) if given else [time.time_ns() // 1_000] * len(ids)
-        pending = _Pending(route, ask, ids, units, times, ask.began + limit, done, len(parts))
+        pending = Pending(route, ask, ids, units, times, ask.began + limit, done, len(parts))
         pending.parts = parts
         self._pending.add(pending)
         for part in parts:
@@ -170,7 +174,7 @@ class DirectPath:
         if part.pending in self._pending:  # its time may be over
             self.told(part.pending, part, _NOTHING)
 
-    def told(self, pending: _Pending, part: _Part, outcome: Outcome | ReplicaError) -> None:
+    def told(self, pending: Pending, part: _Part, outcome: Outcome | ReplicaError) -> None:
         """Take the answer of a replica."""
         try:
             if isinstance(outcome, ReplicaError):
@@ -197,7 +201,7 @@ class DirectPath:
             self._plane.answered(pending.ask, answer)
             pending.done(answer)
 
-    def _leave(self, pending: _Pending) -> None:
+    def _leave(self, pending: Pending) -> None:
         self._pending.discard(pending)
         self._plane.leave(pending.route)
         for part in pending.parts:

@@ -57,7 +57,7 @@ class HotCycle:
         self.protocol = protocol
         self.admitted = admitted
         self.headers = headers
-        self.before: Any = protocol.cycle
+        self.before: Any = None
         self.url = url
         self.parts: list[bytes] = []
         self.size = 0
@@ -151,7 +151,9 @@ class HotLaneProtocol(HttpToolsProtocol):  # type: ignore[misc]
             self.scope = self._new_scope(self.headers)
             super().on_headers_complete()
         else:
-            self._hot = self.cycle = HotCycle(self, admitted, self.url, self.headers)
+            hot = HotCycle(self, admitted, self.url, self.headers)
+            hot.before = self.cycle
+            self._hot = self.cycle = hot
 
     def on_body(self, body: bytes) -> None:
         """A part of the body."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import re
 import struct
 from collections.abc import Iterator
@@ -15,7 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.dataplane.assignment import bucket
-from gateway.hotlane.protocol import HotLaneProtocol
+from gateway.dataplane.direct import Pending
+from gateway.hotlane.protocol import HotCycle, HotLaneProtocol
 from service_kit.ids import uuid7_str
 from tests.gateway import tables
 from tests.gateway.conftest import Suite
@@ -266,6 +268,23 @@ def test_a_known_head_is_not_parsed_again(served: Served, monkeypatch: pytest.Mo
     assert [status for status, *_ in answers] == [200] * 6
     assert parsed == [first, second[:at], first + second, other]
     assert served.ordinary == before + 1  # the one that waited for another on its connection
+
+
+def test_what_is_answered_is_forgotten(served: Served) -> None:
+    data = request(served.suite, INFER, matrix([1, 2, 3]))
+    gc.collect()
+    gc.disable()  # what only the collector of cycles could take back counts as kept
+    try:
+        kept = [_cycles_after(served, data, requests) for requests in (1, 60)]
+    finally:
+        gc.enable()
+    assert kept[1] <= kept[0] + 1
+
+
+def _cycles_after(served: Served, data: bytes, requests: int) -> int:
+    answers = served.ask("lane", *[data] * requests, answers=requests, pause=0.01)
+    assert [status for status, *_ in answers] == [200] * requests
+    return sum(isinstance(each, HotCycle | Pending) for each in gc.get_objects())
 
 
 def test_a_head_with_an_id_of_its_own_is_not_kept(served: Served) -> None:
