@@ -85,9 +85,9 @@ class Front:
         self._count += 1
         return True
 
-    def leave(self) -> None:
+    def leave(self, requests: int = 1) -> None:
         """The other end of `enter`."""
-        self._count -= 1
+        self._count -= requests
 
     async def _in_span(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
         carried = header(scope, b"traceparent")

@@ -20,7 +20,6 @@ from gateway.access.service import Door, KeyService
 from gateway.access.storage import ApiKeyTable
 from gateway.dataplane.cache import AnswerCache
 from gateway.dataplane.core import DataPlane
-from gateway.dataplane.direct import DirectPath
 from gateway.dataplane.entity_keys import EntityKeyLookup
 from gateway.dataplane.events import EventScoringServicer
 from gateway.dataplane.features import FeatureReader
@@ -93,7 +92,6 @@ class Gateway:
         self.mirror = Mirror(preparer, scorer, self.event_log)
         cache = AnswerCache(self.settings.cache_max_bytes)
         self.plane = DataPlane(scorer, preparer, self.mirror, cache)
-        self._direct = DirectPath(self.plane, self._pool)
         self.watcher = Watcher(serving.WatchDataPlane, self.plane, self._pool, "gateway")
 
     def _front(self, methods: list[Method]) -> Front:
@@ -116,7 +114,7 @@ class Gateway:
             ("/v2/models/", "/infer"): infer,
             ("/v1/endpoints/", ":predict"): predict,
         }
-        self.lane = HotLane(self.plane, self._direct, self.door, front, hot)
+        self.lane = HotLane(self.plane, self._pool, self.door, front, hot)
         return front
 
     async def start(self) -> None:

@@ -134,6 +134,27 @@ class Answer:
         return found
 
 
+@dataclass(slots=True)
+class LoneRows:
+    """Requests for one row each, which one version has answered together.
+
+    Attributes:
+        units: What the traffic was split by; `ids` itself when it was by them.
+        scores: First output of each row.
+        seconds: From arrival to answer, one a request.
+        prepared: The inputs of all rows.
+    """
+
+    route: Route
+    variant: Variant
+    ids: list[str]
+    units: list[str]
+    event_times_us: list[int]
+    scores: list[float]
+    seconds: list[float]
+    prepared: Prepared
+
+
 def rows_of(values: Sequence[T], rows: Sequence[int]) -> Sequence[T]:
     """Some rows of what a request has one of a row: as it is when they are all."""
     return values if len(rows) == len(values) else [values[row] for row in rows]

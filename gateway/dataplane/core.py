@@ -7,14 +7,14 @@ import time
 from collections.abc import Coroutine, Sequence
 from typing import Any, Protocol
 
-from gateway.dataplane.ask import Answer, Ask, Prepared, Scored
+from gateway.dataplane.ask import Answer, Ask, LoneRows, Prepared, Scored
 from gateway.dataplane.cache import AnswerCache, Known
 from gateway.dataplane.prepare import Preparer
 from gateway.dataplane.replicas import ReplicaError
 from gateway.dataplane.routing import ROUTING_HEADER, Route, RoutingState, Variant
 from gateway.dataplane.scorer import Scorer
 from gateway.dataplane.split import check_ask, groups_of, units_of
-from gateway.dataplane.telemetry import gauge_under_way, observe, refused
+from gateway.dataplane.telemetry import gauge_under_way, observe, observe_lone, refused
 from gateway.problems import Violations
 from service_kit.errors import (
     DeadlineExceeded,
@@ -35,6 +35,10 @@ class Recorder(Protocol):
 
     def record(self, ask: Ask, answer: Answer) -> None:
         """Note an answer; must not block."""
+        ...
+
+    def record_lone(self, rows: LoneRows) -> None:
+        """Note answers to requests for one row, which nobody else is to score."""
         ...
 
 
@@ -115,14 +119,19 @@ class DataPlane:
         self._in_flight[route.endpoint] = count + 1
         return True
 
-    def leave(self, route: Route) -> None:
+    def leave(self, route: Route, requests: int = 1) -> None:
         """The other end of `enter`."""
-        self._in_flight[route.endpoint] -= 1
+        self._in_flight[route.endpoint] -= requests
 
     def answered(self, ask: Ask, answer: Answer) -> None:
         """Count an answer, and have it recorded."""
         observe(answer, time.monotonic() - ask.began)
         self._recorder.record(ask, answer)
+
+    def answered_lone(self, rows: LoneRows) -> None:
+        """Count answers to requests for one row, and have them recorded."""
+        observe_lone(rows)
+        self._recorder.record_lone(rows)
 
     async def answer(self, route: Route, ask: Ask) -> Answer:
         """Answer a request that is counted as under way, and leave it unrecorded.

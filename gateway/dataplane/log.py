@@ -77,7 +77,7 @@ class EventLog:
         units: Sequence[str],
         event_times_us: Sequence[int],
         scores: Sequence[float],
-        latency_us: int,
+        latencies_us: Sequence[int],
         prepared: Prepared | None,
         more: More = NOTHING_MORE,
     ) -> None:
@@ -85,6 +85,7 @@ class EventLog:
 
         Args:
             units: What the traffic was split by; `ids` itself when that was the predictions' ids.
+            scores: One a row, like the latencies; none of a shadow that failed.
             prepared: The inputs; nothing when they could not be had.
         """
         if not self._room(len(ids), PREDICTIONS):
@@ -93,7 +94,7 @@ class EventLog:
         rows = self._open.get(key)
         if rows is None:
             rows = self._open[key] = PredictionRows(route, variant, shadow=more.shadow)
-        rows.add(ids, units, event_times_us, scores, latency_us, prepared, more)
+        rows.add(ids, units, event_times_us, scores, latencies_us, prepared, more)
         if len(rows) >= FLUSH_ROWS:
             # Its event is large enough, even when the streams are away for long.
             self._closed.append(self._open.pop(key))

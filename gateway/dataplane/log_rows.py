@@ -66,7 +66,7 @@ class PredictionRows:
         units: Sequence[str],
         event_times_us: Sequence[int],
         scores: Sequence[float],
-        latency_us: int,
+        latencies_us: Sequence[int],
         prepared: Prepared | None,
         more: More,
     ) -> None:
@@ -78,7 +78,9 @@ class PredictionRows:
             self.units += units
         self.event_times_us.extend(event_times_us)
         self.scores.extend(scores)
-        self.latencies_us.extend([min(latency_us, MOST_LATENCY_US)] * len(scores))
+        if max(latencies_us, default=0) > MOST_LATENCY_US:
+            latencies_us = [min(each, MOST_LATENCY_US) for each in latencies_us]
+        self.latencies_us.extend(latencies_us)
         if prepared is None:
             return
         if prepared.columns:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from math import nan
 
 from gateway.dataplane import shadows
-from gateway.dataplane.ask import Answer, Ask, Prepared, Scored, rows_of
+from gateway.dataplane.ask import Answer, Ask, LoneRows, Prepared, Scored, rows_of
 from gateway.dataplane.log import EventLog
 from gateway.dataplane.log_rows import NOTHING_MORE, ExposureRow, More
 from gateway.dataplane.prepare import Preparer
@@ -81,6 +81,14 @@ class Mirror:
         elif answer.route.arms:
             self._expose(answer, _tallies(answer))
 
+    def record_lone(self, rows: LoneRows) -> None:
+        """Log answers to requests for one row, at an endpoint without shadows and arms."""
+        latencies = [int(seconds * 1e6) for seconds in rows.seconds]
+        self._log.predictions(
+            *(rows.route, rows.variant, rows.ids, rows.units, rows.event_times_us),
+            *(rows.scores, latencies, rows.prepared),
+        )
+
     async def close(self, seconds: float = 1.0) -> None:
         """Wait for what is being mirrored."""
         if self._tasks:
@@ -139,8 +147,9 @@ class Mirror:
         ids = rows_of(answer.ids, rows)
         units = ids if answer.units is answer.ids else rows_of(answer.units, rows)
         times = rows_of(answer.event_times_us, rows)
+        latencies = [latency_us] * len(scores)
         self._log.predictions(
-            answer.route, variant, ids, units, times, scores, latency_us, prepared, more
+            answer.route, variant, ids, units, times, scores, latencies, prepared, more
         )
 
     def _expose(self, answer: Answer, tallies: dict[int, _Tally]) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 import orjson
 
 from gateway.dataplane.ask import Answer, Ask
 from gateway.dataplane.prepare import shown_features
+from gateway.dataplane.template import ID, NUMBER, template
 from gateway.transcoder.requests import parse_json
 from service_kit.errors import InvalidArgument
 
@@ -82,10 +84,33 @@ def answer_document(answer: Answer, *, return_features: bool) -> dict[str, Any]:
         if return_features:
             prediction["features"] = shown_features(group.prepared, at) if group.prepared else {}
         predictions.append(prediction)
+    return _document(predictions, answer.route.endpoint, answer.route.generation)
+
+
+@lru_cache(maxsize=1_024)
+def lone_template(
+    endpoint: str, generation: int, variant: str, version: str, outputs: tuple[str, ...]
+) -> bytes:
+    """An answer for one row without its features, to be filled with its id and its outputs.
+
+    Args:
+        version: `models/{model}/versions/{version}`.
+    """
+    prediction = {
+        "prediction_id": ID,
+        "outputs": dict.fromkeys(outputs, NUMBER),
+        "variant": variant,
+        "model_version": version,
+        "fallback": "",
+    }
+    return template(_document([prediction], endpoint, generation))
+
+
+def _document(predictions: list[dict[str, Any]], endpoint: str, generation: int) -> dict[str, Any]:
     return {
         "predictions": predictions,
-        "endpoint": answer.route.endpoint,
-        "table_generation": str(answer.route.generation),
+        "endpoint": endpoint,
+        "table_generation": str(generation),
     }
 
 

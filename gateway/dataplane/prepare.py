@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from gateway.dataplane.ask import Ask, Prepared, rows_of
@@ -159,6 +159,23 @@ def given_inputs(variant: Variant, ask: Ask, rows: list[int]) -> Prepared:
     return Prepared(columns, matrix)
 
 
+def lone_input(variant: Variant, ask: Ask) -> tuple[bytes, Sequence[float]] | None:
+    """The matrix of a request for one row, and the numbers with names that it was made of, if any.
+
+    Nothing when it takes more to make it: columns of several kinds, or features to look up.
+
+    Raises:
+        InvalidArgument: `WRONG_SHAPE`.
+    """
+    if variant.plan.looked_up:
+        return None
+    if ask.matrix is not None:
+        _check_width(variant, ask.matrix, 1)
+        return ask.matrix, ()
+    values = plain_values(variant.plan, ask.instances)
+    return None if values is None else (encode_floats(values), values)
+
+
 def _typed(field: InputField, column: FeatureColumn) -> list[Any]:
     # A column of another kind than the signature's would raise deep in the encoding.
     kinds = (str,) if field.codes is not None else (int, float)
@@ -169,15 +186,18 @@ def _typed(field: InputField, column: FeatureColumn) -> list[Any]:
 
 def _encoded_by_caller(variant: Variant, matrix: bytes, rows: list[int], total: int) -> Prepared:
     width = len(variant.plan.fields) * 4
-    if len(matrix) != width * total:
-        raise InvalidArgument(
-            "WRONG_SHAPE",
-            f"must have {len(variant.plan.fields)} columns",
-            field="inputs[0].shape",
-        )
+    _check_width(variant, matrix, total)
     if len(rows) != total:
         matrix = b"".join(matrix[row * width : (row + 1) * width] for row in rows)
     return Prepared({}, matrix)
+
+
+def _check_width(variant: Variant, matrix: bytes, rows: int) -> None:
+    columns = len(variant.plan.fields)
+    if len(matrix) != columns * 4 * rows:
+        raise InvalidArgument(
+            "WRONG_SHAPE", f"must have {columns} columns", field="inputs[0].shape"
+        )
 
 
 def shown_features(prepared: Prepared, at: int) -> Mapping[str, Any]:

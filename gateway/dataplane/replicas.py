@@ -71,6 +71,9 @@ class Item(ABC):
         self.rows = rows
         self.abandoned = False
 
+    def sent(self) -> None:  # noqa: B027 - most have nothing to do then
+        """Told once, just before its inputs go out."""
+
     @abstractmethod
     def done(self, outcome: Scored | ReplicaError) -> None:
         """Told once how it ended; must not raise."""
@@ -113,6 +116,11 @@ class ReplicaStream:
         if not self._flushing:
             self._flushing = True
             self._loop.call_soon(self._flush)
+
+    def grow(self, item: Item) -> None:
+        """Count one row more of an item that was submitted and is not yet sent."""
+        item.rows += 1
+        self.rows += 1
 
     async def close(self, grace: float = 0.0) -> None:
         """Take nothing more and close, after what is under way or after `grace` seconds."""
@@ -178,6 +186,7 @@ class ReplicaStream:
             if item.abandoned:
                 self.rows -= item.rows
                 continue
+            item.sent()
             items.append(item)
             rows += item.rows
         if not items:

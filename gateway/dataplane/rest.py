@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from gateway.dataplane.ask import Answer, Ask
 from gateway.dataplane.core import DataPlane
-from gateway.dataplane.predict_json import encode_answer, parse_ask
+from gateway.dataplane.predict_json import encode_answer, lone_template, parse_ask
+from gateway.dataplane.routing import Route, Variant
 from gateway.dataplane.units import take_header
 from gateway.http import Exchange, Reply, require_json
 from service_kit.errors import InvalidArgument
@@ -17,6 +18,16 @@ class PredictForm:
     """How an answer is wanted."""
 
     return_features: bool
+
+    @property
+    def plain(self) -> bool:
+        """Whether nothing is wanted otherwise than usual."""
+        return not self.return_features
+
+    def template(self, route: Route, variant: Variant) -> bytes:
+        """A plain answer for one row, to be filled with its id and its outputs."""
+        who = variant.name, variant.model_version, variant.plan.outputs
+        return lone_template(route.endpoint, route.generation, *who)
 
     def reply(self, answer: Answer) -> Reply:
         """The answer as it goes out."""

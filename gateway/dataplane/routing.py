@@ -78,6 +78,11 @@ class Route:
     routing_header: bytes = ROUTING_HEADER
     cache_rows: int = 0
 
+    @property
+    def unattended(self) -> bool:
+        """Whether an answer is the whole of it: no shadow, no experiment, no kept answer."""
+        return not (self.shadows or self.arms or self.cache_rows)
+
     def assign(self, unit: str) -> Variant:
         """The variant that answers a unit."""
         if self.overrides:

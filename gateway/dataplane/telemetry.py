@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from gateway.dataplane.ask import Answer
+from gateway.dataplane.ask import Answer, LoneRows
 from gateway.dataplane.routing import Route
 from service_kit import metrics
 
@@ -27,6 +27,15 @@ def observe(answer: Answer, seconds: float) -> None:
         name = group.served.name if group.served else ""
         _child(_rows, endpoint, name, group.fallback).inc(len(group.rows))
         _child(_seconds, endpoint, name).observe(seconds)
+
+
+def observe_lone(rows: LoneRows) -> None:
+    """Count answers to requests for one row."""
+    endpoint, name = rows.route.endpoint, rows.variant.name
+    _child(_rows, endpoint, name, "").inc(len(rows.ids))
+    observe = _child(_seconds, endpoint, name).observe
+    for seconds in rows.seconds:
+        observe(seconds)
 
 
 def refused(route: Route, reason: str) -> None:

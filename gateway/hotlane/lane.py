@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import functools
 import logging
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain
 from typing import Protocol
@@ -19,7 +18,11 @@ from gateway.access.service import Door, key_of
 from gateway.dataplane.ask import Answer, Ask
 from gateway.dataplane.core import DataPlane
 from gateway.dataplane.direct import DirectPath
-from gateway.dataplane.routing import RoutingState
+from gateway.dataplane.lots import Lot, Lots
+from gateway.dataplane.pool import ReplicaPool
+from gateway.dataplane.routing import Route, RoutingState, Variant
+from gateway.dataplane.scorer import Outputs
+from gateway.dataplane.template import number_texts
 from gateway.dataplane.units import take_header
 from gateway.front import MOST_HEADER_BYTES, Front, given_request_id, observe
 from gateway.http import DEFAULT_DEADLINE_S, Header, Reply
@@ -27,9 +30,6 @@ from gateway.inference_v2.document import HEAD_LENGTH
 from service_kit.errors import DomainError
 
 _log = logging.getLogger(__name__)
-Finish = Callable[[Reply | None, str], None]
-"""Told once of the answer and the request's id, or of no answer when the ordinary way has to find
-one; must not raise."""
 
 #: Heads that are kept, and bytes of the longest one: callers send the same ones again and again.
 _MOST_KNOWN = 4_096
@@ -45,9 +45,38 @@ _ELSEWHERE = frozenset(
 class Form(Protocol):
     """How an answer is wanted."""
 
+    @property
+    def plain(self) -> bool:
+        """Whether nothing is wanted otherwise than usual."""
+        ...
+
+    def template(self, route: Route, variant: Variant) -> bytes:
+        """A plain answer for one row, to be filled with its id and its outputs."""
+        ...
+
     def reply(self, answer: Answer) -> Reply:
         """The answer as it goes out; raises DomainError."""
         ...
+
+
+class Caller(Protocol):
+    """A request in the lane.
+
+    Attributes:
+        admitted: What its head says.
+        began: Monotonic time of its arrival.
+        form: How its answer is wanted; set by the lane.
+    """
+
+    admitted: Admitted
+    began: float
+    form: Form
+
+    def finish(self, reply: Reply | None, request_id: str) -> None:
+        """Told once of the answer, or of none when the ordinary way has to find one."""
+
+    def answer(self, body: bytes, request_id: str) -> None:
+        """Told once of the answer, when it is plain JSON."""
 
 
 class HotRoute(Protocol):
@@ -78,15 +107,14 @@ class Target:
     routing_header: bytes
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Admitted:
-    """A request whose head is in order.
+    """What the head of a request says, which is in order.
 
     Attributes:
         key: The caller's key.
         head_length: Header `Inference-Header-Content-Length`, or empty.
         request_id: What the caller calls the request, or empty.
-        began: Monotonic time of its arrival.
         unit: What its routing header says, or nothing.
     """
 
@@ -94,7 +122,6 @@ class Admitted:
     key: str
     head_length: str
     request_id: str
-    began: float
     unit: bytes
 
 
@@ -111,11 +138,6 @@ class KnownHead:
     headers: list[Header]
     body: int
 
-    def again(self) -> Admitted:
-        """The request that arrives with this head now."""
-        first = self.admitted
-        return Admitted(first.target, first.key, first.head_length, "", time.monotonic(), b"")
-
 
 class HotLane:
     """Takes requests for predictions.
@@ -127,13 +149,14 @@ class HotLane:
     def __init__(
         self,
         plane: DataPlane,
-        direct: DirectPath,
+        pool: ReplicaPool,
         door: Door,
         front: Front,
         routes: Mapping[tuple[str, str], HotRoute],
     ) -> None:
         self._plane = plane
-        self._direct = direct
+        self._direct = DirectPath(plane, pool)
+        self._lots: Lots[Caller] = Lots(plane, pool, self._answered)
         self._door = door
         self._front = front
         self._routes = dict(routes)
@@ -189,56 +212,71 @@ class HotLane:
             key,
             head_length.decode("latin-1"),
             given_request_id(get(b"x-request-id", b"")),
-            time.monotonic(),
             get(target.routing_header, b""),
         )
 
-    def take(self, request: Admitted, body: bytes, finish: Finish) -> bool:
-        """Begin to answer; false when it has to go the ordinary way.
-
-        Args:
-            finish: Told how it ended.
-        """
+    def take(self, caller: Caller, body: bytes) -> bool:
+        """Begin to answer; false when it has to go the ordinary way."""
         if not self._front.enter():
             return False
-        target = request.target
         try:
-            ask, form = target.route.read(
-                *(target.endpoint, body, request.head_length, request.began, DEFAULT_DEADLINE_S)
-            )
-            if request.unit:
-                take_header(ask, request.unit, target.routing_header)
-            done = functools.partial(self._done, request, form, finish)
-            taken = self._direct.take(ask, done)
+            taken = self._take(caller, body)
         except DomainError:
             taken = False
         except Exception:
-            _log.exception("the hot lane failed", extra={"route": target.route.label})
+            _log.exception("the hot lane failed", extra={"route": _label(caller)})
             taken = False
         if not taken:
             self._front.leave()
         return taken
 
-    def _done(
-        self,
-        request: Admitted,
-        form: Form,
-        finish: Finish,
-        answer: Answer | None,
-    ) -> None:
+    def _take(self, caller: Caller, body: bytes) -> bool:
+        admitted = caller.admitted
+        target = admitted.target
+        ask, form = target.route.read(
+            *(target.endpoint, body, admitted.head_length, caller.began, DEFAULT_DEADLINE_S)
+        )
+        if admitted.unit:
+            take_header(ask, admitted.unit, target.routing_header)
+        caller.form = form
+        if len(ask.instances) == 1 and form.plain and self._lots.take(ask, caller):
+            return True
+        return self._direct.take(ask, functools.partial(self._done, caller))
+
+    def _done(self, caller: Caller, answer: Answer | None) -> None:
         self._front.leave()
         try:
             if answer is None:
-                finish(None, "")
+                caller.finish(None, "")
                 return
-            reply = form.reply(answer)
-            observe(request.target.route.label, "POST", reply.status, request.began)
+            reply = caller.form.reply(answer)
+            observe(_label(caller), "POST", reply.status, caller.began)
             # A caller who names no id can find the request by that of its first prediction.
-            finish(reply, request.request_id or answer.ids[0])
+            caller.finish(reply, caller.admitted.request_id or answer.ids[0])
         except DomainError:
-            finish(None, "")
+            caller.finish(None, "")
         except Exception:
-            _log.exception("the hot lane failed", extra={"route": request.target.route.label})
+            _log.exception("the hot lane failed", extra={"route": _label(caller)})
+
+    def _answered(self, lot: Lot[Caller], outputs: Outputs | None) -> None:
+        self._front.leave(len(lot.callers))
+        texts = number_texts(outputs) if outputs is not None else ()
+        form: Form | None = None
+        template = b""
+        for at, caller in enumerate(lot.callers):
+            try:
+                if not texts:
+                    caller.finish(None, "")
+                    continue
+                if caller.form is not form:
+                    form = caller.form
+                    template = form.template(lot.route, lot.variant)
+                made = lot.ids[at]
+                observe(_label(caller), "POST", 200, caller.began)
+                body = template % (made.encode(), *texts[at])
+                caller.answer(body, caller.admitted.request_id or made)
+            except Exception:
+                _log.exception("the hot lane failed", extra={"route": _label(caller)})
 
     def _compile(self, state: RoutingState) -> None:
         self._targets = {
@@ -248,3 +286,7 @@ class HotLane:
         }
         self._known.clear()
         self._state = state
+
+
+def _label(caller: Caller) -> str:
+    return caller.admitted.target.route.label

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import time
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from gateway.front import NOSNIFF
-from gateway.hotlane.lane import Admitted, HotLane, KnownHead
+from gateway.hotlane.lane import Admitted, Form, HotLane, KnownHead
 from gateway.http import BEGAN, PLAIN, Header, Reply
 
 _STATUS = b"HTTP/1.1 200 OK\r\n"
@@ -46,16 +47,18 @@ class HotCycle:
     """
 
     __slots__ = (
-        *("admitted", "before", "body", "disconnected", "headers", "keep_alive", "parts"),
-        *("protocol", "response_complete", "size", "url"),
+        *("admitted", "began", "before", "body", "disconnected", "form", "headers", "keep_alive"),
+        *("parts", "protocol", "response_complete", "size", "url"),
     )
     message_event = _NoEvent()
+    form: Form
 
     def __init__(
         self, protocol: HotLaneProtocol, admitted: Admitted, url: bytes, headers: list[Header]
     ) -> None:
         self.protocol = protocol
         self.admitted = admitted
+        self.began = time.monotonic()
         self.headers = headers
         self.before: Any = None
         self.url = url
@@ -71,7 +74,13 @@ class HotCycle:
         if reply is None:
             self.protocol.start_over(self)
         else:
-            self.protocol.write_reply(self, reply, request_id)
+            headers = reply.headers
+            lines = _PLAIN_LINES if headers is PLAIN else _lines(tuple(headers))
+            self.protocol.write_reply(self, lines, reply.body, request_id)
+
+    def answer(self, body: bytes, request_id: str) -> None:
+        """Send an answer that is plain JSON."""
+        self.protocol.write_reply(self, _PLAIN_LINES, body, request_id)
 
 
 class HotLaneProtocol(HttpToolsProtocol):  # type: ignore[misc]
@@ -113,9 +122,9 @@ class HotLaneProtocol(HttpToolsProtocol):  # type: ignore[misc]
         known = self._lane.recall(data[:end])
         if known is not None and len(data) == end + known.body and self._free():
             self._last_bytes = self.loop.time()
-            hot = self.cycle = HotCycle(self, known.again(), known.url, known.headers)
+            hot = self.cycle = HotCycle(self, known.admitted, known.url, known.headers)
             hot.body = data[end:]
-            if not self._lane.take(hot.admitted, hot.body, hot.finish):
+            if not self._lane.take(hot, hot.body):
                 self.start_over(hot)
             return
         parsed = self._parse(data)
@@ -174,7 +183,7 @@ class HotLaneProtocol(HttpToolsProtocol):  # type: ignore[misc]
             super().on_message_complete()
             return
         hot.body = hot.parts[0] if len(hot.parts) == 1 else b"".join(hot.parts)
-        if self._lane.take(hot.admitted, hot.body, hot.finish):
+        if self._lane.take(hot, hot.body):
             hot.before = None
             self._parsed = hot
         else:
@@ -207,12 +216,16 @@ class HotLaneProtocol(HttpToolsProtocol):  # type: ignore[misc]
                 left, self.timeout_keep_alive_handler
             )
 
-    def write_reply(self, hot: HotCycle, reply: Reply, request_id: str) -> None:
-        """Send an answer of the lane."""
+    def write_reply(self, hot: HotCycle, lines: bytes, body: bytes, request_id: str) -> None:
+        """Send an answer of the lane.
+
+        Args:
+            lines: Its own headers.
+        """
         hot.response_complete = True
         if self.transport.is_closing():
             return
-        common, headers = self.server_state.default_headers, reply.headers
+        common = self.server_state.default_headers
         if common is not self._common:
             self._common, self._common_lines = common, _lines(tuple(common))
         self.transport.write(
@@ -220,11 +233,11 @@ class HotLaneProtocol(HttpToolsProtocol):  # type: ignore[misc]
             % (
                 _STATUS,
                 self._common_lines,
-                _PLAIN_LINES if headers is PLAIN else _lines(tuple(headers)),
-                len(reply.body),
+                lines,
+                len(body),
                 request_id.encode(),
                 _LAST if hot.keep_alive else _LAST_OF_ALL,
-                reply.body,
+                body,
             )
         )
         if not hot.keep_alive:
@@ -239,7 +252,7 @@ class HotLaneProtocol(HttpToolsProtocol):  # type: ignore[misc]
         path = hot.url.decode("ascii")
         scope = self._new_scope(list(hot.headers))
         scope |= {"method": "POST", "path": path, "raw_path": hot.url, "query_string": b""}
-        scope[BEGAN] = hot.admitted.began
+        scope[BEGAN] = hot.began
         cycle = RequestResponseCycle(
             scope=scope,
             transport=self.transport,
@@ -297,7 +310,7 @@ class HotLaneProtocol(HttpToolsProtocol):  # type: ignore[misc]
         self._collected()
         self.cycle = hot.before
         self.scope = self._new_scope(self.headers)
-        self.scope[BEGAN] = hot.admitted.began
+        self.scope[BEGAN] = hot.began
         super().on_headers_complete()
         for part in hot.parts:
             super().on_body(part)

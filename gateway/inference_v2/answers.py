@@ -43,17 +43,27 @@ def output_tensors(answer: Answer) -> list[Output]:
 
 def parameters(answer: Answer) -> dict[str, str]:
     """What the answer says of itself: a value, or one a row with commas between them."""
-    told = {
-        "endpoint": answer.route.endpoint,
-        "table_generation": str(answer.route.generation),
-        "prediction_ids": ",".join(answer.ids),
-        "variant": _told(answer, _variant),
-        "model_version": _told(answer, _version),
-        "fallback": _told(answer, _fallback),
-    }
+    told = told_of(
+        *(answer.route.endpoint, answer.route.generation, ",".join(answer.ids)),
+        *(_told(answer, each) for each in (_variant, _version, _fallback)),
+    )
     if answer.route.cache_rows:
         told["cached"] = _cached(answer)
     return told
+
+
+def told_of(
+    endpoint: str, generation: int, ids: str, variant: str, version: str, fallback: str = ""
+) -> dict[str, str]:
+    """What every answer says of itself."""
+    return {
+        "endpoint": endpoint,
+        "table_generation": str(generation),
+        "prediction_ids": ids,
+        "variant": variant,
+        "model_version": version,
+        "fallback": fallback,
+    }
 
 
 def served_version(answer: Answer) -> str:

@@ -11,7 +11,8 @@ from typing import Any
 import orjson
 
 from gateway.dataplane.ask import Answer, Ask
-from gateway.dataplane.routing import Route
+from gateway.dataplane.routing import Route, Variant
+from gateway.dataplane.template import ID, NUMBER, template
 from gateway.dataplane.units import PARAMETER, take_parameter
 from gateway.http import Header, Reply
 from gateway.inference_v2 import answers, tensors
@@ -47,13 +48,23 @@ class Form:
     outputs: Sequence[tuple[str, bool]]
     all_binary: bool
 
+    @property
+    def plain(self) -> bool:
+        """Whether nothing is wanted otherwise than usual."""
+        return not (self.outputs or self.all_binary or self.request_id)
+
+    def template(self, route: Route, variant: Variant) -> bytes:
+        """A plain answer for one row, to be filled with its id and its outputs."""
+        who = variant.name, variant.version, variant.plan.outputs
+        return _template(self.name, route.endpoint, route.generation, *who)
+
     def reply(self, answer: Answer) -> Reply:
         """The answer as it goes out.
 
         Raises:
             InvalidArgument: `UNKNOWN_OUTPUT`.
         """
-        if self.outputs or self.all_binary or self.request_id or len(answer.scored) > 1:
+        if not self.plain or len(answer.scored) > 1:
             return self._made_to_order(answer)
         # The common answer: all but ids and numbers is the same each time.
         told = answers.parameters(answer)
@@ -106,6 +117,18 @@ def _frame(
         for each in outputs
     ]
     return orjson.dumps(_document(name, dict(told), tensors)).split(b'"%b"' % _BLANK.encode())
+
+
+@lru_cache(maxsize=1_024)
+def _template(
+    name: str, endpoint: str, generation: int, variant: str, version: str, outputs: tuple[str, ...]
+) -> bytes:
+    told = answers.told_of(endpoint, generation, ID, variant, version)
+    tensors = [
+        {"name": each, "datatype": answers.DATATYPE, "shape": [1], "data": [NUMBER]}
+        for each in outputs
+    ]
+    return template(_document(name, told, tensors))
 
 
 def read_request(

@@ -201,8 +201,9 @@ def test_both_ways_send_a_unit_to_the_same_variant(
     assert comparable(answers["lane"]) == comparable(answers["plain"])
     if answers["lane"][0] == 200:
         assert served.ordinary == before + 1, "the lane had the other way answer"
-    unit = (header or "").encode("latin-1").decode(errors="replace") or parameter or fields
-    if answers["lane"][0] == 200 and unit not in (None, ""):
+    told_by = ((header or "").encode("latin-1").decode(errors="replace"), parameter, fields)
+    unit = next((each for each in told_by if each not in (None, "")), None)
+    if answers["lane"][0] == 200 and unit is not None:
         told = {re.search(rb'"variant":"(.*?)"', body).group(1) for *_, body in answers.values()}  # type: ignore[union-attr]
         assert told == {b"v1" if bucket("s", str(unit)) < 5_000 else b"v2"}
 

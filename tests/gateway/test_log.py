@@ -44,7 +44,7 @@ def add(log: EventLog, rows: int, table: Route = ROUTE, **changes: Any) -> None:
         "units": ids,
         "event_times_us": [1] * rows,
         "scores": [0.5] * rows,
-        "latency_us": 2**40,
+        "latencies_us": [2**40] * rows,
         "prepared": Prepared({"carrier": ["UA"] * rows}, b""),
     }
     log.predictions(table, VERSION, ids, **given | changes)
@@ -113,7 +113,7 @@ def test_a_matrix_is_logged_as_what_went_in(rows: list[dict[str, Any]]) -> None:
     kept = PredictionRows(ROUTE, VERSION, shadow=False)
     for at in range(len(rows)):  # as requests of one row each
         row = matrix[20 * at : 20 * at + 20]
-        kept.add(ids[at : at + 1], ["u"], [at], [0.1], 5, Prepared({}, row), NOTHING_MORE)
+        kept.add(ids[at : at + 1], ["u"], [at], [0.1], [5], Prepared({}, row), NOTHING_MORE)
     logged = decoded(prediction_batch(kept).rows)
     assert (logged["prediction_id"], logged["unit_id"]) == (ids, ["u"] * len(rows))
     assert logged["event_time"] == list(range(len(rows)))
@@ -129,7 +129,7 @@ def test_numbers_are_logged_as_the_caller_gave_them() -> None:
     kept = PredictionRows(ROUTE, plain, shadow=True)
     for value in (0.1, 7):
         prepared = Prepared({}, b"", values=[value, 1e300])
-        kept.add(uuid7_strs(1), [], [1], [0.5], 5, prepared, NOTHING_MORE)
+        kept.add(uuid7_strs(1), [], [1], [0.5], [5], prepared, NOTHING_MORE)
     batch = prediction_batch(kept)
     logged = decoded(batch.rows)
     assert batch.role == batch.ROLE_SHADOW
