@@ -30,7 +30,7 @@ _MOST = 2**31 - 1
 _IDS = "prediction_ids"
 #: Stands where a document has what differs from answer to answer.
 _BLANK = uuid7_str()
-_SIZE, _BINARY, _ALL_BINARY = "binary_data_size", "binary_data", "binary_data_output"
+SIZE, _BINARY, _ALL_BINARY = "binary_data_size", "binary_data", "binary_data_output"
 
 
 @dataclass(slots=True)
@@ -187,13 +187,13 @@ def _tensor(value: Any, path: str, tail: memoryview) -> tuple[Tensor, memoryview
     name = _text(each, "name", path)
     datatype = _text(each, "datatype", path)
     parameters = each.get("parameters")
-    size = _object(parameters, f"{path}.parameters").get(_SIZE) if parameters else None
+    size = _object(parameters, f"{path}.parameters").get(SIZE) if parameters else None
     if size is None:
         data = _list(each, "data", path)
         if data and type(data[0]) is list:
-            data = _flat(data, f"{path}.data")
+            data = flat(data, f"{path}.data")
         return Tensor(name, datatype, shape, data), tail
-    where = f"{path}.parameters.{_SIZE}"
+    where = f"{path}.parameters.{SIZE}"
     if type(size) is not int or not 0 <= size <= len(tail):
         raise InvalidArgument("WRONG_LENGTH", "must be the tensor's bytes in the body", field=where)
     return Tensor(name, datatype, shape, read_raw(datatype, tail[:size], where)), tail[size:]
@@ -207,7 +207,7 @@ def _output(output: Output, binary: bool, tails: list[bytes]) -> dict[str, Any]:
     }
     if binary:
         tails.append(write_raw(output.data))
-        made["parameters"] = {_SIZE: len(tails[-1])}
+        made["parameters"] = {SIZE: len(tails[-1])}
     else:
         made["data"] = output.data
     return made
@@ -221,7 +221,8 @@ def _wanted(value: Any, path: str, binary: bool) -> tuple[str, bool]:
     return _text(each, "name", path), binary
 
 
-def _flat(rows: list[Any], path: str) -> list[Any]:
+def flat(rows: list[Any], path: str) -> list[Any]:
+    """The values of rows of one length; raises InvalidArgument (`WRONG_SHAPE`) for any other."""
     width = len(rows[0])
     if not all(type(row) is list and len(row) == width for row in rows):
         raise InvalidArgument("WRONG_SHAPE", "must be rows of one length", field=path)

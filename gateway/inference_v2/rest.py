@@ -12,7 +12,8 @@ from gateway.dataplane.core import DataPlane
 from gateway.dataplane.units import take_header
 from gateway.http import Exchange, Reply, require_json
 from gateway.inference_v2 import answers
-from gateway.inference_v2.document import HEAD_LENGTH, Form, read_request
+from gateway.inference_v2.document import HEAD_LENGTH, Form
+from gateway.inference_v2.known import KnownDocuments
 
 SCOPE = "serving:predict"
 #: Extensions of the protocol that the gateway speaks.
@@ -29,6 +30,7 @@ class InferRoute:
     def __init__(self, plane: DataPlane, label: str, most_bytes: int) -> None:
         self.label = label
         self._plane = plane
+        self._known = KnownDocuments()
         self.most_bytes = most_bytes
 
     async def handle(self, exchange: Exchange) -> Reply:
@@ -62,7 +64,7 @@ class InferRoute:
             DomainError: When the request is wrong.
         """
         route = self._plane.route(name)
-        return read_request(route, name, version, body, head_length, began, limit)
+        return self._known.read(route, name, version, body, head_length, began, limit)
 
 
 class ModelRoute:
