@@ -9,14 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import orjson
 
 from gateway.dataplane.ask import Ask
 from gateway.dataplane.routing import Route
 from gateway.inference_v2.document import SIZE, Form, flat, read_request
-from gateway.inference_v2.raw import Array, read_raw
+from gateway.inference_v2.raw import read_raw
 from gateway.inference_v2.tensors import MATRIX, Tensor, make_ask
 
 #: Documents that are kept, and bytes of the longest text before or after the numbers.
@@ -45,19 +44,26 @@ class _Known:
     shape: Sequence[int]
     form: Form
 
-    def numbers(self, rest: bytes) -> list[Any] | Array | None:
-        """What a body says after the same beginning; nothing when more than numbers differs."""
+    def tensor(self, rest: bytes) -> Tensor | None:
+        """The tensor of a body that begins alike; nothing when more than its numbers differs."""
         if self.raw is not None:
-            return read_raw(self.datatype, rest, _PATH) if len(rest) == self.raw else None
+            if len(rest) != self.raw:
+                return None
+            return Tensor(MATRIX, self.datatype, self.shape, read_raw(self.datatype, rest, _PATH))
         if not rest.endswith(self.end):
             return None
+        text = rest[: len(rest) - len(self.end)]
         try:
-            found = orjson.loads(rest[: len(rest) - len(self.end)])
+            data = orjson.loads(text)
         except orjson.JSONDecodeError:
             return None
-        if type(found) is not list:
+        if type(data) is not list:
             return None
-        return flat(found, f"{_PATH}.data") if found and type(found[0]) is list else found
+        lists = 1
+        if data and type(data[0]) is list:
+            lists += len(data)
+            data = flat(data, f"{_PATH}.data")
+        return Tensor(MATRIX, self.datatype, self.shape, data, _is_numeric(text, lists))
 
 
 class KnownDocuments:
@@ -79,9 +85,8 @@ class KnownDocuments:
         """The request in a body; arguments and errors are those of `read_request`."""
         at = _begin(body, head_length)
         known = self._known.get((name, body[:at]))
-        data = known.numbers(body[at:]) if known is not None else None
-        if known is not None and data is not None:
-            tensor = Tensor(MATRIX, known.datatype, known.shape, data)
+        tensor = known.tensor(body[at:]) if known is not None else None
+        if known is not None and tensor is not None:
             return make_ask(route, name, version, [tensor], began, limit), known.form
         ask, form = read_request(route, name, version, body, head_length, began, limit)
         lone = ask.matrix is not None and not ask.instances[0]
@@ -95,6 +100,14 @@ class KnownDocuments:
         if len(self._known) >= MOST:
             self._known.clear()
         self._known[key] = known
+
+
+def _is_numeric(text: bytes, lists: int) -> bool:
+    """Whether JSON of so many lists holds nothing else but numbers.
+
+    `true` has an r, `false` and `null` have an l, and no number has either.
+    """
+    return text.count(b"[") == lists and not any(each in text for each in (b"r", b"l", b'"', b"{"))
 
 
 def _begin(body: bytes, head_length: str) -> int:

@@ -41,12 +41,14 @@ class Tensor:
 
     Attributes:
         data: Flat and row-major: numbers, booleans or strings; an array when it came as bytes.
+        numeric: Whether `data` is known to hold integers and floats only.
     """
 
     name: str
     datatype: str
     shape: Sequence[int]
     data: list[Any] | Array
+    numeric: bool = False
 
 
 def make_ask(
@@ -182,7 +184,7 @@ def _matrix(tensor: Tensor) -> tuple[bytes, int]:
             "WRONG_SHAPE", "must be floats of shape [n, F]", field="inputs[0].shape"
         )
     data = tensor.data
-    check_floats(data, "inputs[0].data")
+    check_floats(data, "inputs[0].data", numeric=tensor.numeric)
     try:
         return _float32(data), tensor.shape[0]
     except OverflowError as error:
@@ -200,14 +202,17 @@ def _float32(data: list[Any] | Array) -> bytes:
     return data.astype(_FLOAT32, copy=False).tobytes()
 
 
-def check_floats(data: list[Any] | Array, path: str) -> None:
+def check_floats(data: list[Any] | Array, path: str, *, numeric: bool = False) -> None:
     """Refuse what is no finite number.
+
+    Args:
+        numeric: Whether they are known to be integers and floats.
 
     Raises:
         InvalidArgument: `WRONG_TYPE` or `NOT_FINITE`.
     """
     if isinstance(data, list):
-        if not _NUMBERS.issuperset(map(type, data)):
+        if not numeric and not _NUMBERS.issuperset(map(type, data)):
             raise InvalidArgument("WRONG_TYPE", "must be finite numbers", field=path)
         try:
             # A sum is finite when all are; it takes a fraction of the time of asking each.

@@ -44,7 +44,15 @@ def body(data: Any, **more: Any) -> bytes:
 
 
 numbers = st.lists(
-    st.one_of(st.floats(width=32), st.integers(-9, 9), st.none(), st.just(1e39), st.just("x")),
+    st.one_of(
+        st.floats(width=32),
+        st.integers(-9, 9),
+        st.none(),
+        st.just(1e39),
+        st.just("x"),
+        st.booleans(),
+        st.just([1]),
+    ),
     min_size=1,
     max_size=5,
 )
