@@ -7,7 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+import numpy as np
+import numpy.typing as npt
+
 from gateway.dataplane.features import FeatureColumns
+from gateway.dataplane.id_block import IdBlock
 from gateway.dataplane.inputs import Columns, Where, instance_path
 from gateway.dataplane.routing import Route, Variant
 
@@ -153,6 +157,63 @@ class LoneRows:
     scores: list[float]
     seconds: list[float]
     prepared: Prepared
+
+
+@dataclass(slots=True)
+class BlockPart:
+    """The rows of a matrix that one variant answers.
+
+    Attributes:
+        rows: Their places in the request.
+        matrix: Their inputs: float32, little-endian, row-major.
+        outputs: `count` x outputs, once they are there.
+    """
+
+    variant: Variant
+    rows: npt.NDArray[np.intp] | slice
+    count: int
+    matrix: bytes
+    outputs: npt.NDArray[np.float64] | None = None
+
+
+@dataclass(slots=True)
+class BlockAnswer:
+    """What the data plane answers to a request for a matrix of rows, by columns.
+
+    Attributes:
+        event_time_us: When what is predicted about happens, whichever row.
+        began: Monotonic time of arrival.
+        parts: One a variant; all have the same outputs.
+    """
+
+    route: Route
+    ids: IdBlock
+    count: int
+    event_time_us: int
+    began: float
+    parts: Sequence[BlockPart]
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of the outputs."""
+        return self.parts[0].variant.plan.outputs
+
+    def outputs(self) -> npt.NDArray[np.float64]:
+        """All outputs, in the order of the request: rows x outputs."""
+        whole = np.empty((self.count, len(self.output_names)))
+        for part in self.parts:
+            whole[part.rows] = part.outputs
+        return whole
+
+    def told(self, of_variant: Callable[[Variant], str]) -> str:
+        """What is said of the variants: a text that they share, or one a row with commas."""
+        texts = [of_variant(part.variant) for part in self.parts]
+        if texts.count(texts[0]) == len(texts):
+            return texts[0]
+        places = np.empty(self.count, np.intp)
+        for place, part in enumerate(self.parts):
+            places[part.rows] = place
+        return ",".join([texts[place] for place in places.tolist()])
 
 
 def rows_of(values: Sequence[T], rows: Sequence[int]) -> Sequence[T]:

@@ -7,14 +7,20 @@ import time
 from collections.abc import Coroutine, Sequence
 from typing import Any, Protocol
 
-from gateway.dataplane.ask import Answer, Ask, LoneRows, Prepared, Scored
+from gateway.dataplane.ask import Answer, Ask, BlockAnswer, LoneRows, Prepared, Scored
 from gateway.dataplane.cache import AnswerCache, Known
 from gateway.dataplane.prepare import Preparer
 from gateway.dataplane.replicas import ReplicaError
 from gateway.dataplane.routing import ROUTING_HEADER, Route, RoutingState, Variant
 from gateway.dataplane.scorer import Scorer
 from gateway.dataplane.split import check_ask, groups_of, units_of
-from gateway.dataplane.telemetry import gauge_under_way, observe, observe_lone, refused
+from gateway.dataplane.telemetry import (
+    gauge_under_way,
+    observe,
+    observe_block,
+    observe_lone,
+    refused,
+)
 from gateway.problems import Violations
 from service_kit.errors import (
     DeadlineExceeded,
@@ -39,6 +45,10 @@ class Recorder(Protocol):
 
     def record_lone(self, rows: LoneRows) -> None:
         """Note answers to requests for one row, which nobody else is to score."""
+        ...
+
+    def record_block(self, answer: BlockAnswer) -> None:
+        """Note an answer to a matrix of rows, which nobody else is to score."""
         ...
 
 
@@ -132,6 +142,11 @@ class DataPlane:
         """Count answers to requests for one row, and have them recorded."""
         observe_lone(rows)
         self._recorder.record_lone(rows)
+
+    def answered_block(self, answer: BlockAnswer) -> None:
+        """Count an answer to a matrix of rows, and have it recorded."""
+        observe_block(answer, time.monotonic() - answer.began)
+        self._recorder.record_block(answer)
 
     async def answer(self, route: Route, ask: Ask) -> Answer:
         """Answer a request that is counted as under way, and leave it unrecorded.

@@ -10,9 +10,16 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from gateway.dataplane.ask import Prepared
+from gateway.dataplane.ask import BlockAnswer, BlockPart, Prepared
 from gateway.dataplane.log_encode import exposure_batches, prediction_batch
-from gateway.dataplane.log_rows import NOTHING_MORE, ExposureRow, More, PredictionRows, key_of
+from gateway.dataplane.log_rows import (
+    NOTHING_MORE,
+    ExposureRow,
+    More,
+    PredictionRows,
+    block_key,
+    key_of,
+)
 from gateway.dataplane.routing import Route, Variant
 from service_kit import metrics
 from service_kit.errors import DomainError
@@ -91,18 +98,34 @@ class EventLog:
         if not self._room(len(ids), PREDICTIONS):
             return
         key = key_of(route, variant, ids, units, prepared, more)
-        rows = self._open.get(key)
-        if rows is None:
-            rows = self._open[key] = PredictionRows(route, variant, shadow=more.shadow)
+        rows = self._rows_of(key, route, variant, shadow=more.shadow)
         rows.add(ids, units, event_times_us, scores, latencies_us, prepared, more)
-        if len(rows) >= FLUSH_ROWS:
-            # Its event is large enough, even when the streams are away for long.
-            self._closed.append(self._open.pop(key))
+        self._close_full(key)
+
+    def block(self, answer: BlockAnswer, part: BlockPart, latency_us: int) -> None:
+        """Log the rows of a matrix that one version scored."""
+        if self._room(part.count, PREDICTIONS):
+            key = block_key(answer.route, part.variant)
+            self._rows_of(key, answer.route, part.variant).add_block(answer, part, latency_us)
+            self._close_full(key)
 
     def exposures(self, rows: Sequence[ExposureRow]) -> None:
         """Log exposures."""
         if self._room(len(rows), EXPOSURES):
             self._exposures.extend(rows)
+
+    def _rows_of(
+        self, key: tuple[Any, ...], route: Route, variant: Variant, *, shadow: bool = False
+    ) -> PredictionRows:
+        rows = self._open.get(key)
+        if rows is None:
+            rows = self._open[key] = PredictionRows(route, variant, shadow=shadow)
+        return rows
+
+    def _close_full(self, key: tuple[Any, ...]) -> None:
+        if len(self._open[key]) >= FLUSH_ROWS:
+            # Its event is large enough, even when the streams are away for long.
+            self._closed.append(self._open.pop(key))
 
     def _room(self, rows: int, stream: str) -> bool:
         if self._rows + rows > self._most:

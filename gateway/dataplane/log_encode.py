@@ -12,7 +12,8 @@ import pyarrow as pa
 from modelyard.events.v1 import events_pb2
 
 from gateway.dataplane.inputs import InputPlan
-from gateway.dataplane.log_rows import ID_LENGTH, MOST_LATENCY_US, ExposureRow, PredictionRows
+from gateway.dataplane.log_rows import MOST_LATENCY_US, ExposureRow, PredictionRows
+from service_kit.ids import LENGTH
 
 _TIME = pa.timestamp("us", tz="UTC")
 _END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
@@ -58,7 +59,7 @@ def _schema(names: tuple[str, ...], types: tuple[pa.DataType, ...]) -> tuple[pa.
 
 def _facts(rows: PredictionRows) -> Columns:
     count = len(rows)
-    columns: Columns = {"prediction_id": _texts_of_length(rows.ids, ID_LENGTH)}
+    columns: Columns = {"prediction_id": _texts_of_length(rows.ids, LENGTH)}
     if rows.units:
         columns["unit_id"] = pa.array(rows.units, pa.string())
     columns["event_time"] = _plain(_TIME, rows.event_times_us, count)

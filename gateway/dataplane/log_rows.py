@@ -11,19 +11,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from gateway.dataplane.ask import Prepared
+from gateway.dataplane.ask import BlockAnswer, BlockPart, Prepared
 from gateway.dataplane.routing import Route, Variant
 
 MOST_LATENCY_US = 2**32 - 1
-#: Characters of a prediction's id.
-ID_LENGTH = 36
 
 
 class PredictionRows:
     """Predictions that one version made by one table in one role, whose inputs are kept alike.
 
     Attributes:
-        ids: The predictions' ids, one after the other, of `ID_LENGTH` characters each.
+        ids: The predictions' ids, one after the other, of `service_kit.ids.LENGTH` characters each.
         units: What the traffic was split by; empty when that was the predictions' ids.
         fallbacks: First row, number of rows, and which fallback answered them.
         model_latencies_us: Time that the replica took; empty when nobody asks for it.
@@ -90,6 +88,16 @@ class PredictionRows:
         else:
             self.seen += prepared.matrix
 
+    def add_block(self, answer: BlockAnswer, part: BlockPart, latency_us: int) -> None:
+        """Add rows of a matrix, whose units are their ids."""
+        count = part.count
+        self.ids += answer.ids.written(part.rows)
+        self.event_times_us.extend([answer.event_time_us] * count)
+        if part.outputs is not None:
+            self.scores.frombytes(part.outputs[:, 0].tobytes())
+        self.latencies_us.extend([min(latency_us, MOST_LATENCY_US)] * count)
+        self.seen += part.matrix
+
     def _add_more(self, rows: int, more: More) -> None:
         if more.fallback:
             self.fallbacks.append((len(self), rows, more.fallback))
@@ -120,6 +128,8 @@ class More(NamedTuple):
 
 NOTHING_MORE = More()
 _PLAIN = (False,) * 4
+#: How inputs are kept: not at all, in columns of any kind, as given numbers, as the model saw them.
+_NONE, _COLUMNS, _GIVEN, _SEEN = range(4)
 
 
 def key_of(
@@ -131,9 +141,18 @@ def key_of(
     more: More,
 ) -> tuple[Any, ...]:
     """What rows must share to be kept together: also which columns they have."""
-    kept = 0 if prepared is None else 1 if prepared.columns else 2 if prepared.values else 3
+    kept = _NONE if prepared is None else _kept(prepared)
     has = _PLAIN if more is NOTHING_MORE else _columns_of(more)
     return id(route), id(variant), units is ids, kept, has
+
+
+def _kept(prepared: Prepared) -> int:
+    return _COLUMNS if prepared.columns else _GIVEN if prepared.values else _SEEN
+
+
+def block_key(route: Route, variant: Variant) -> tuple[Any, ...]:
+    """The key of rows of a matrix whose units are their ids."""
+    return id(route), id(variant), True, _SEEN, _PLAIN
 
 
 def _columns_of(more: More) -> tuple[bool, ...]:

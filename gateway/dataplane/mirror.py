@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from math import nan
 
 from gateway.dataplane import shadows
-from gateway.dataplane.ask import Answer, Ask, LoneRows, Prepared, Scored, rows_of
+from gateway.dataplane.ask import Answer, Ask, BlockAnswer, LoneRows, Prepared, Scored, rows_of
 from gateway.dataplane.log import EventLog
 from gateway.dataplane.log_rows import NOTHING_MORE, ExposureRow, More
 from gateway.dataplane.prepare import Preparer
@@ -88,6 +88,12 @@ class Mirror:
             *(rows.route, rows.variant, rows.ids, rows.units, rows.event_times_us),
             *(rows.scores, latencies, rows.prepared),
         )
+
+    def record_block(self, answer: BlockAnswer) -> None:
+        """Log an answer to a matrix of rows, at an endpoint without shadows and arms."""
+        latency = int((time.monotonic() - answer.began) * 1e6)
+        for part in answer.parts:
+            self._log.block(answer, part, latency)
 
     async def close(self, seconds: float = 1.0) -> None:
         """Wait for what is being mirrored."""

@@ -170,7 +170,7 @@ def lone_input(variant: Variant, ask: Ask) -> tuple[bytes, Sequence[float]] | No
     if variant.plan.looked_up:
         return None
     if ask.matrix is not None:
-        _check_width(variant, ask.matrix, 1)
+        check_width(variant, ask.matrix, 1)
         return ask.matrix, ()
     values = plain_values(variant.plan, ask.instances)
     return None if values is None else (encode_floats(values), values)
@@ -186,13 +186,14 @@ def _typed(field: InputField, column: FeatureColumn) -> list[Any]:
 
 def _encoded_by_caller(variant: Variant, matrix: bytes, rows: list[int], total: int) -> Prepared:
     width = len(variant.plan.fields) * 4
-    _check_width(variant, matrix, total)
+    check_width(variant, matrix, total)
     if len(rows) != total:
         matrix = b"".join(matrix[row * width : (row + 1) * width] for row in rows)
     return Prepared({}, matrix)
 
 
-def _check_width(variant: Variant, matrix: bytes, rows: int) -> None:
+def check_width(variant: Variant, matrix: bytes, rows: int) -> None:
+    """Refuse a matrix whose rows are not as long as the model's; raises InvalidArgument."""
     columns = len(variant.plan.fields)
     if len(matrix) != columns * 4 * rows:
         raise InvalidArgument(

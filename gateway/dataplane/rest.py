@@ -29,6 +29,10 @@ class PredictForm:
         who = variant.name, variant.model_version, variant.plan.outputs
         return lone_template(route.endpoint, route.generation, *who)
 
+    @property
+    def block(self) -> None:
+        """Rows with names are no matrix."""
+
     def reply(self, answer: Answer) -> Reply:
         """The answer as it goes out."""
         return Reply(encode_answer(answer, return_features=self.return_features))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from gateway.dataplane.ask import Answer, LoneRows
+from gateway.dataplane.ask import Answer, BlockAnswer, LoneRows
 from gateway.dataplane.routing import Route
 from service_kit import metrics
 
@@ -36,6 +36,15 @@ def observe_lone(rows: LoneRows) -> None:
     observe = _child(_seconds, endpoint, name).observe
     for seconds in rows.seconds:
         observe(seconds)
+
+
+def observe_block(answer: BlockAnswer, seconds: float) -> None:
+    """Count an answer to a matrix of rows."""
+    endpoint = answer.route.endpoint
+    for part in answer.parts:
+        name = part.variant.name
+        _child(_rows, endpoint, name, "").inc(part.count)
+        _child(_seconds, endpoint, name).observe(seconds)
 
 
 def refused(route: Route, reason: str) -> None:

@@ -15,7 +15,8 @@ from itertools import chain
 from typing import Protocol
 
 from gateway.access.service import Door, key_of
-from gateway.dataplane.ask import Answer, Ask
+from gateway.dataplane.ask import Answer, Ask, BlockAnswer
+from gateway.dataplane.blocks import Blocks
 from gateway.dataplane.core import DataPlane
 from gateway.dataplane.direct import DirectPath
 from gateway.dataplane.lots import Lot, Lots
@@ -42,12 +43,25 @@ _ELSEWHERE = frozenset(
 )
 
 
+class BlockForm(Protocol):
+    """How an answer to a matrix of rows is wanted."""
+
+    def block_reply(self, answer: BlockAnswer) -> Reply:
+        """The answer as it goes out; raises DomainError."""
+        ...
+
+
 class Form(Protocol):
     """How an answer is wanted."""
 
     @property
     def plain(self) -> bool:
         """Whether nothing is wanted otherwise than usual."""
+        ...
+
+    @property
+    def block(self) -> BlockForm | None:
+        """How an answer to a matrix of rows is wanted, where there are any."""
         ...
 
     def template(self, route: Route, variant: Variant) -> bytes:
@@ -156,6 +170,7 @@ class HotLane:
     ) -> None:
         self._plane = plane
         self._direct = DirectPath(plane, pool)
+        self._blocks = Blocks(plane, pool)
         self._lots: Lots[Caller] = Lots(plane, pool, self._answered)
         self._door = door
         self._front = front
@@ -241,6 +256,10 @@ class HotLane:
         caller.form = form
         if len(ask.instances) == 1 and form.plain and self._lots.take(ask, caller):
             return True
+        if form.block is not None and ask.matrix is not None:
+            done = functools.partial(self._block_done, caller, form.block)
+            if self._blocks.take(ask, done):
+                return True
         return self._direct.take(ask, functools.partial(self._done, caller))
 
     def _done(self, caller: Caller, answer: Answer | None) -> None:
@@ -253,6 +272,20 @@ class HotLane:
             observe(_label(caller), "POST", reply.status, caller.began)
             # A caller who names no id can find the request by that of its first prediction.
             caller.finish(reply, caller.admitted.request_id or answer.ids[0])
+        except DomainError:
+            caller.finish(None, "")
+        except Exception:
+            _log.exception("the hot lane failed", extra={"route": _label(caller)})
+
+    def _block_done(self, caller: Caller, form: BlockForm, answer: BlockAnswer | None) -> None:
+        self._front.leave()
+        try:
+            if answer is None:
+                caller.finish(None, "")
+                return
+            reply = form.block_reply(answer)
+            observe(_label(caller), "POST", reply.status, caller.began)
+            caller.finish(reply, caller.admitted.request_id or answer.ids.first)
         except DomainError:
             caller.finish(None, "")
         except Exception:

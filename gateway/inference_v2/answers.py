@@ -6,7 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from gateway.dataplane.ask import Answer, Scored
+import numpy as np
+import numpy.typing as npt
+
+from gateway.dataplane.ask import Answer, BlockAnswer, Scored
 from gateway.dataplane.routing import Route
 from service_kit.errors import InvalidArgument
 
@@ -20,7 +23,7 @@ class Output:
 
     name: str
     shape: list[int]
-    data: list[float]
+    data: list[float] | npt.NDArray[np.float64]
 
 
 def output_tensors(answer: Answer) -> list[Output]:
@@ -50,6 +53,24 @@ def parameters(answer: Answer) -> dict[str, str]:
     if answer.route.cache_rows:
         told["cached"] = _cached(answer)
     return told
+
+
+def block_outputs(answer: BlockAnswer) -> list[Output]:
+    """The outputs of an answer to a matrix of rows, one tensor an output, of shape [n]."""
+    columns = np.ascontiguousarray(answer.outputs().T)
+    shape = [answer.count]
+    return [
+        Output(name, shape, values)
+        for name, values in zip(answer.output_names, columns, strict=True)
+    ]
+
+
+def block_parameters(answer: BlockAnswer) -> dict[str, str]:
+    """What an answer to a matrix of rows says of itself."""
+    return told_of(
+        *(answer.route.endpoint, answer.route.generation, answer.ids.listed()),
+        *(answer.told(lambda each: each.name), answer.told(lambda each: each.version)),
+    )
 
 
 def told_of(

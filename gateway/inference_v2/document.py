@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from gateway.dataplane.ask import Answer, Ask
+from gateway.dataplane.ask import Answer, Ask, BlockAnswer
 from gateway.dataplane.routing import Route, Variant
 from gateway.dataplane.template import ID, NUMBER, template
 from gateway.dataplane.units import PARAMETER, take_parameter
@@ -79,16 +79,27 @@ class Form:
         filled.append(others[-1])
         return Reply(b"".join(filled))
 
+    @property
+    def block(self) -> Form:
+        """How an answer to a matrix of rows is wanted."""
+        return self
+
+    def block_reply(self, answer: BlockAnswer) -> Reply:
+        """The answer to a matrix of rows as it goes out; raises as `reply`."""
+        return self._reply(answers.block_outputs(answer), answers.block_parameters(answer))
+
     def _made_to_order(self, answer: Answer) -> Reply:
-        names = [name for name, _ in self.outputs]
-        found = answers.requested(answers.output_tensors(answer), names)
+        return self._reply(answers.output_tensors(answer), answers.parameters(answer))
+
+    def _reply(self, given: list[Output], parameters: dict[str, str]) -> Reply:
+        found = answers.requested(given, [name for name, _ in self.outputs])
         raw = [binary for _, binary in self.outputs] or [self.all_binary] * len(found)
         tails: list[bytes] = []
         outputs = [_output(each, binary, tails) for each, binary in zip(found, raw, strict=True)]
-        document = _document(self.name, answers.parameters(answer), outputs)
+        document = _document(self.name, parameters, outputs)
         if self.request_id:
             document["id"] = self.request_id
-        head = orjson.dumps(document)
+        head = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
         if not tails:
             return Reply(head)
         length: Header = (HEAD_LENGTH, b"%d" % len(head))

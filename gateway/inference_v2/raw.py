@@ -48,7 +48,7 @@ def read_raw(datatype: str, data: bytes | memoryview, path: str) -> Array | list
     return _array(kind, data, path)
 
 
-def write_raw(values: list[float]) -> bytes:
+def write_raw(values: list[float] | Array) -> bytes:
     """Numbers as FP32."""
     return np.asarray(values, "<f4").tobytes()
 

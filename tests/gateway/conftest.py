@@ -27,6 +27,7 @@ from service_kit.streams import Event
 from tests.arrow import decoded
 from tests.gateway import tables
 from tests.gateway.fakes import FakeDataPlane, FakeFeatures, FakeRegistry, FakeReplica
+from tests.gateway.lane import Two
 
 T = TypeVar("T")
 
@@ -194,3 +195,19 @@ def suite(module_suite: Suite) -> Suite:
     module_suite.registry.stream_error = module_suite.features.away = False
     module_suite.features.delay = 0.0
     return module_suite
+
+
+@pytest.fixture(scope="module")
+def made_two(module_suite: Suite) -> Iterator[Two]:
+    two = Two(module_suite)
+    yield two
+    module_suite.run(two.served.stop())
+
+
+@pytest.fixture
+def two(made_two: Two, suite: Suite) -> Iterator[Two]:
+    made_two.push()
+    suite.settle()
+    suite.events.clear()
+    yield made_two
+    suite.until(made_two.idle)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
 from gateway.server import bind
-from tests.gateway.conftest import Suite
+
+if TYPE_CHECKING:
+    from tests.gateway.conftest import Suite
 
 
 @dataclass

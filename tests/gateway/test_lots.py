@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import functools
-from collections.abc import Iterator
 from typing import Any
 
 import orjson
@@ -13,90 +10,9 @@ import pytest
 from gateway.dataplane import lots
 from gateway.dataplane.assignment import bucket
 from gateway.dataplane.template import ID, NUMBER, number_texts, template
-from gateway.hotlane.protocol import HotLaneProtocol
 from tests.gateway import tables
 from tests.gateway.conftest import Suite
-from tests.gateway.sockets import Served
-
-Answers = list[tuple[int, dict[str, str], bytes]]
-ROUTE = "sum"
-
-
-class Two:
-    """An endpoint with two versions, a replica each, behind the lane."""
-
-    def __init__(self, suite: Suite) -> None:
-        self.suite = suite
-        self.served = Served(suite)
-        lane = functools.partial(HotLaneProtocol, suite.gateway.lane, 0.3)
-        suite.run(self.served.start("lane", lane))
-        self.replicas = [suite.replica(total), suite.replica(total)]
-        self.push()
-
-    def push(self, **fields: Any) -> None:
-        one, two = self.replicas
-        signature = tables.plain_signature(3)
-        variants = [tables.variant(name, 5_000, of=signature) for name in ("v1", "v2")]
-        route = tables.route(ROUTE, *variants, **{"routing_key": "user"} | fields)
-        self.suite.push(route, v1=one.address, v2=two.address)
-        for replica in self.replicas:
-            replica.batches.clear()
-
-    def ask(self, *requests: bytes) -> Answers:
-        """Ask on a connection each, all at once."""
-
-        async def all_at_once() -> Answers:
-            asked = [self.served.send("lane", [each]) for each in requests]
-            return [answer for (answer,) in await asyncio.gather(*asked)]
-
-        return self.suite.run(all_at_once())
-
-    def post(self, path: str, document: Any) -> bytes:
-        body = orjson.dumps(document)
-        lines = (
-            f"POST {path} HTTP/1.1",
-            "host: x",
-            f"authorization: Bearer {self.suite.key}",
-            f"content-length: {len(body)}",
-        )
-        return "\r\n".join((*lines, "", "")).encode() + body
-
-    def matrix(self, *row: float) -> bytes:
-        tensor = {"name": "features", "datatype": "FP32", "shape": [1, 3], "data": row}
-        return self.post(f"/v2/models/{ROUTE}/infer", {"inputs": [tensor]})
-
-    def named(self, user: str, *row: float) -> bytes:
-        instance = {"user": user, **{f"x{at}": value for at, value in enumerate(row)}}
-        return self.post(f"/v1/endpoints/{ROUTE}:predict", {"instances": [instance]})
-
-    def idle(self) -> bool:
-        """Whether nothing is left of any request."""
-        gateway = self.suite.gateway
-        ways = gateway.lane._lots
-        counts = gateway.plane._in_flight
-        streams = gateway._pool._streams.values()
-        left = ways._open or ways._under_way or any(stream.rows for stream in streams)
-        return not left and not any(counts.values()) and not gateway.lane._front._count
-
-
-def total(rows: list[list[float]]) -> list[list[float]]:
-    return [[sum(row)] for row in rows]
-
-
-@pytest.fixture(scope="module")
-def made(module_suite: Suite) -> Iterator[Two]:
-    two = Two(module_suite)
-    yield two
-    module_suite.run(two.served.stop())
-
-
-@pytest.fixture
-def two(made: Two, suite: Suite) -> Iterator[Two]:
-    made.push()
-    suite.settle()
-    suite.events.clear()
-    yield made
-    suite.until(made.idle)
+from tests.gateway.lane import ROUTE, Two
 
 
 def found(body: bytes) -> tuple[str, str, float]:
@@ -110,14 +26,12 @@ def found(body: bytes) -> tuple[str, str, float]:
 
 
 def test_each_gets_its_own_answer_and_a_row_in_the_log(two: Two) -> None:
-    for replica in two.replicas:
-        replica.delay = 0.02  # what comes meanwhile goes together
+    two.slow(0.02)  # what comes meanwhile goes together
     before = two.served.ordinary
-    asked = [two.matrix(n, 0.5, 0) for n in range(40)]
+    asked = [two.matrix((n, 0.5, 0)) for n in range(40)]
     asked += [two.named(f"u{n}", n, 0.25, 0) for n in range(40)]
     answers = two.ask(*asked)
-    for replica in two.replicas:
-        replica.delay = 0.0
+    two.slow(0.0)
     assert two.served.ordinary == before
     assert {status for status, *_ in answers} == {200}
     told = [found(body) for *_, body in answers]
@@ -157,7 +71,7 @@ def test_a_lot_is_bounded(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
         sent(self)
 
     monkeypatch.setattr(lots.Lot, "sent", note)
-    answers = two.ask(*[two.matrix(n, 0, 0) for n in range(60)])
+    answers = two.ask(*[two.matrix((n, 0, 0)) for n in range(60)])
     assert [found(body)[2] for *_, body in answers] == list(range(60))
     assert sum(sizes) == 60
     assert max(sizes) <= 4
@@ -180,7 +94,7 @@ def test_a_lot_whose_replica_is_lost_goes_to_another(two: Two, suite: Suite) -> 
     suite.until(lambda: suite.gateway._pool._count() == 2)
     one.break_next = True
     before = two.served.ordinary
-    answers = two.ask(*[two.matrix(n, 0, 0) for n in range(20)])
+    answers = two.ask(*[two.matrix((n, 0, 0)) for n in range(20)])
     assert [found(body)[2] for *_, body in answers] == list(range(20))
     assert two.served.ordinary > before
     one.break_next = False
@@ -189,24 +103,17 @@ def test_a_lot_whose_replica_is_lost_goes_to_another(two: Two, suite: Suite) -> 
 
 @pytest.mark.parametrize("raw", [b"", b"\0" * 12, b"\0\0\xc0\x7f"])
 def test_an_answer_that_makes_no_sense_is_nobodys(two: Two, raw: bytes) -> None:
-    _spoil(two, raw)
-    answers = two.ask(two.matrix(1, 2, 3), two.matrix(4, 5, 6))
-    _spoil(two, None)
+    two.spoil(raw)
+    answers = two.ask(two.matrix((1, 2, 3)), two.matrix((4, 5, 6)))
+    two.spoil(None)
     assert [status for status, *_ in answers] == [503, 503]
-
-
-def _spoil(two: Two, raw: bytes | None) -> None:
-    for replica in two.replicas:
-        replica.raw = raw
 
 
 def test_a_lot_that_waits_too_long_is_answered_otherwise(two: Two) -> None:
     two.push(deadline_ms=200, default_outputs=[-1.0])
-    for replica in two.replicas:
-        replica.delay = 0.5
-    answers = two.ask(*[two.matrix(n, 0, 0) for n in range(6)])
-    for replica in two.replicas:
-        replica.delay = 0.0
+    two.slow(0.5)
+    answers = two.ask(*[two.matrix((n, 0, 0)) for n in range(6)])
+    two.slow(0.0)
     told = [orjson.loads(body) for *_, body in answers]
     assert [each["outputs"][0]["data"] for each in told] == [[-1.0]] * 6
     assert {each["parameters"]["fallback"] for each in told} == {"default"}
@@ -214,31 +121,29 @@ def test_a_lot_that_waits_too_long_is_answered_otherwise(two: Two) -> None:
 
 def test_an_endpoint_with_a_limit_takes_no_more(two: Two) -> None:
     two.push(max_in_flight=3)
-    for replica in two.replicas:
-        replica.delay = 0.1
-    answers = two.ask(*[two.matrix(n, 0, 0) for n in range(8)])
-    for replica in two.replicas:
-        replica.delay = 0.0
+    two.slow(0.1)
+    answers = two.ask(*[two.matrix((n, 0, 0)) for n in range(8)])
+    two.slow(0.0)
     assert sorted(status for status, *_ in answers) == [200] * 3 + [503] * 5
 
 
 def test_what_has_shadows_or_kept_answers_is_no_part_of_a_lot(
     two: Two, suite: Suite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lots.Lots, "_lot", _never)
+    monkeypatch.setattr(lots.Lots, "_lot", never)
     two.push(cache_rows=10)
-    assert found(two.ask(two.matrix(1, 2, 3))[0][2])[2] == 6
+    assert found(two.ask(two.matrix((1, 2, 3)))[0][2])[2] == 6
     signature = tables.plain_signature(3)
     one, other = two.replicas
     primary = tables.variant("v1", 10_000, of=signature)
     shadow = tables.variant("v2", 0, 10_000, of=signature)
     suite.push(tables.route(ROUTE, primary, shadow), v1=one.address, v2=other.address)
-    assert found(two.ask(two.matrix(1, 2, 3))[0][2])[1:] == ("v1", 6)
+    assert found(two.ask(two.matrix((1, 2, 3)))[0][2])[1:] == ("v1", 6)
     suite.settle()
     assert {batch.batch.variant for batch in suite.predictions(2)} == {"v1", "v2"}
 
 
-def _never(*_: Any) -> None:
+def never(*_: Any) -> None:
     raise AssertionError("a lot")
 
 
