@@ -5,7 +5,6 @@ Only the common case, as in `gateway.dataplane.direct`; all else is left to `Dat
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -16,6 +15,7 @@ import numpy.typing as npt
 
 from gateway.dataplane.ask import Ask, BlockAnswer, BlockPart
 from gateway.dataplane.core import SHARE_BEFORE_FALLBACK, DataPlane
+from gateway.dataplane.deadlines import Deadlines
 from gateway.dataplane.id_block import IdBlock
 from gateway.dataplane.pool import ReplicaPool
 from gateway.dataplane.prepare import check_width
@@ -23,8 +23,6 @@ from gateway.dataplane.replicas import Item, ReplicaError, ReplicaStream, Scored
 from gateway.dataplane.routing import Route, Variant
 from gateway.dataplane.split import check_ask
 
-#: Seconds between two looks for requests whose time is over.
-SWEEP_S = 0.05
 _ALL = slice(None)
 
 Answered = Callable[[BlockAnswer | None], None]
@@ -72,8 +70,7 @@ class Blocks:
     def __init__(self, plane: DataPlane, pool: ReplicaPool) -> None:
         self._plane = plane
         self._pool = pool
-        self._under_way: set[_Block] = set()
-        self._sweeping = False
+        self._under_way = Deadlines[_Block](lambda block: self._end(block, None))
 
     def take(self, ask: Ask, answered: Answered) -> bool:
         """Begin to answer a request; false when it is for another way.
@@ -116,9 +113,6 @@ class Blocks:
         self._under_way.add(block)
         for each in block.parts:
             each.stream.submit(each)
-        if not self._sweeping:
-            self._sweeping = True
-            asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
 
     def told(self, block: _Block, part: _Part, outcome: Scored | ReplicaError) -> None:
         """Take the answer of a replica."""
@@ -139,14 +133,6 @@ class Blocks:
             each.abandoned = True
         block.parts = ()  # they know the request: the collector of cycles has nothing to do
         block.answered(answer)
-
-    def _sweep(self) -> None:
-        now = time.monotonic()
-        for block in [each for each in self._under_way if each.expires < now]:
-            self._end(block, None)
-        self._sweeping = bool(self._under_way)
-        if self._sweeping:
-            asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
 
 
 def _shares(route: Route, ids: IdBlock) -> list[tuple[Variant, npt.NDArray[np.intp] | slice]]:

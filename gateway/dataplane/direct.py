@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from gateway.dataplane.ask import Answer, Ask, Prepared, Scored
 from gateway.dataplane.cache import Look
 from gateway.dataplane.core import SHARE_BEFORE_FALLBACK, DataPlane
+from gateway.dataplane.deadlines import Deadlines
 from gateway.dataplane.pool import ReplicaPool
 from gateway.dataplane.prepare import given_inputs
 from gateway.dataplane.replicas import Item, ReplicaError, ReplicaStream
@@ -23,9 +24,6 @@ from gateway.dataplane.routing import Route, Variant
 from gateway.dataplane.scorer import decode_outputs
 from gateway.dataplane.split import check_ask, groups_of, units_of
 from service_kit.ids import uuid7_strs
-
-#: Seconds between two looks for requests whose time is over.
-SWEEP_S = 0.05
 
 _NOTHING = Outcome(b"", 0)
 _NONE: Sequence[bool] = ()
@@ -102,8 +100,7 @@ class DirectPath:
     def __init__(self, plane: DataPlane, pool: ReplicaPool) -> None:
         self._plane = plane
         self._pool = pool
-        self._pending: set[Pending] = set()
-        self._sweeping = False
+        self._pending = Deadlines[Pending](self._give_up)
 
     def take(self, ask: Ask, done: Done) -> bool:
         """Begin to answer a request; false when it is for the ordinary way.
@@ -133,9 +130,6 @@ class DirectPath:
             else:
                 # Not at once: whoever asks does not expect the answer before this returns.
                 asyncio.get_running_loop().call_soon(self._told_known, part)
-        if not self._sweeping:
-            self._sweeping = True
-            asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
         return True
 
     def _parts(self, route: Route, ask: Ask, ids: list[str], units: list[str]) -> list[_Part]:
@@ -181,8 +175,7 @@ class DirectPath:
                 raise outcome
             outputs = decode_outputs(part.variant, outcome.outputs, part.rows)
         except ReplicaError:
-            self._leave(pending)
-            pending.done(None)
+            self._give_up(pending)
             return
         variant, took, cached = part.variant, outcome.took_us, _NONE
         if part.look is not None:
@@ -208,11 +201,6 @@ class DirectPath:
             part.abandoned = True
         pending.parts = ()  # they know the request: the collector of cycles has nothing to do
 
-    def _sweep(self) -> None:
-        now = time.monotonic()
-        for pending in [each for each in self._pending if each.expires < now]:
-            self._leave(pending)
-            pending.done(None)
-        self._sweeping = bool(self._pending)
-        if self._sweeping:
-            asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
+    def _give_up(self, pending: Pending) -> None:
+        self._leave(pending)
+        pending.done(None)

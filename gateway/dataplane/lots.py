@@ -7,13 +7,13 @@ Only the common case, as in `gateway.dataplane.direct`; all else is left to `Dat
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from gateway.dataplane.ask import Ask, LoneRows, Prepared
 from gateway.dataplane.core import SHARE_BEFORE_FALLBACK, DataPlane
+from gateway.dataplane.deadlines import Deadlines
 from gateway.dataplane.pool import ReplicaPool
 from gateway.dataplane.prepare import lone_input
 from gateway.dataplane.replicas import Item, ReplicaError, ReplicaStream, Scored
@@ -27,8 +27,6 @@ C = TypeVar("C")
 
 #: Rows of one lot: one that can't be scored sends all of them the ordinary way.
 MOST_ROWS = 256
-#: Seconds between two looks for lots whose time is over.
-SWEEP_S = 0.05
 
 
 class Lot(Item, Generic[C]):
@@ -99,8 +97,7 @@ class Lots(Generic[C]):
         self._pool = pool
         self._answered = answered
         self._open: dict[Key, Lot[C]] = {}
-        self._under_way: set[Lot[C]] = set()
-        self._sweeping = False
+        self._under_way = Deadlines[Lot[C]](lambda lot: self._end(lot, None))
 
     def take(self, ask: Ask, caller: C) -> bool:
         """Begin to answer a request for one row; false when it is for another way.
@@ -167,9 +164,6 @@ class Lots(Generic[C]):
         lot.expires = ask.began + limit
         self._under_way.add(lot)
         stream.submit(lot)
-        if not self._sweeping:
-            self._sweeping = True
-            asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
         return lot
 
     def _end(self, lot: Lot[C], outputs: Outputs | None) -> None:
@@ -186,11 +180,3 @@ class Lots(Generic[C]):
             )
             self._plane.answered_lone(rows)
         self._answered(lot, outputs)
-
-    def _sweep(self) -> None:
-        now = time.monotonic()
-        for lot in [each for each in self._under_way if each.expires < now]:
-            self._end(lot, None)
-        self._sweeping = bool(self._under_way)
-        if self._sweeping:
-            asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)

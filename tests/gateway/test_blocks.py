@@ -50,7 +50,8 @@ def test_each_row_gets_its_own_answer_and_its_place_in_the_log(two: Two, raw: bo
     two.suite.settle()
     logged = {
         each: (
-            *(batch.batch.variant, batch["score"][row]),
+            batch.batch.variant,
+            batch["score"][row],
             tuple(batch[f"input.x{at}"][row] for at in range(3)),
         )
         for batch in two.suite.predictions(2)
