@@ -51,7 +51,9 @@ class Caller(FrameProtocol):
             self.send(refusal.SerializeToString())
             return
         self._pending += 1
-        self._batcher.submit(request, self._answer)
+        # A caller sends when its last message is answered, and nobody else is there.
+        alone = self.drained and len(self._callers) == 1
+        self._batcher.submit(request, self._answer, alone=alone)
 
     def closed(self) -> None:
         """The peer left."""
