@@ -44,9 +44,9 @@ class FrameProtocol(asyncio.Protocol):
         self._buffer = bytearray()
 
     @property
-    def drained(self) -> bool:
-        """Whether nothing came with the frame that is being received."""
-        return not self._buffer
+    def has_more(self) -> bool:
+        """Whether more came with the frame that is being received."""
+        return bool(self._buffer)
 
     def opened(self) -> None:
         """The connection stands."""

@@ -51,8 +51,7 @@ class Caller(FrameProtocol):
             self.send(refusal.SerializeToString())
             return
         self._pending += 1
-        # A caller sends when its last message is answered, and nobody else is there.
-        alone = self.drained and len(self._callers) == 1
+        alone = len(self._callers) == 1 and not self.has_more
         self._batcher.submit(request, self._answer, alone=alone)
 
     def closed(self) -> None:
