@@ -43,6 +43,11 @@ class FrameProtocol(asyncio.Protocol):
         self._most = MOST_HELLO_BYTES
         self._buffer = bytearray()
 
+    @property
+    def has_more(self) -> bool:
+        """Whether more came with the frame that is being received."""
+        return bool(self._buffer)
+
     def opened(self) -> None:
         """The connection stands."""
 
@@ -85,8 +90,9 @@ class FrameProtocol(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Called by the event loop."""
         try:
-            if not self._buffer and len(data) == _LENGTH + _length(data):
-                self._take(data[_LENGTH:])  # nearly always: one frame, whole
+            size = int.from_bytes(data[:_LENGTH], "little")
+            if not self._buffer and len(data) == _LENGTH + size and size <= self._most:
+                self.received(data[_LENGTH:])  # nearly always: one frame, whole
                 return
             self._buffer += data
             while (end := _LENGTH + _length(self._buffer)) <= len(self._buffer):

@@ -14,35 +14,48 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
+from math import isfinite
+from struct import unpack
 
 import numpy as np
 import numpy.typing as npt
 from modelyard.dataplane.v1 import dataplane_pb2
 
-from serving_svc.runtimes import Matrix, Scorer
+from serving_svc.runtimes import Scorer
 
 MOST_BATCH_ROWS = 4_096
 MOST_QUEUED_ROWS = 16_384
 #: A batch that is expected to take no longer, in seconds, is scored on the loop itself: the way
-#: to a thread and back takes as long.
-INLINE_S = 0.0005
-#: Weight of the last batch in the time that a row is expected to take.
+#: to a thread and back costs a tenth of that, and what comes meanwhile can wait in its socket.
+INLINE_S = 0.001
+#: Weight of the last batches in the time that a row is expected to take.
 _EASE = 0.2
+#: Batches of which the quickest counts: what others do on a busy machine in the midst of a batch
+#: is no reason to send the next one to a thread, which makes it worse.
+_LATELY = 4
 _FLOAT = np.dtype("<f4")
+#: Outputs of a batch up to which Python looks through them faster than numpy does.
+_FEW = 256
+_NOT_FINITE = "OUTPUT_NOT_FINITE"
 _log = logging.getLogger(__name__)
 
 Request = dataplane_pb2.InferStreamRequest
 Response = dataplane_pb2.InferStreamResponse
 Answer = Callable[[Response], None]
 """Told once of a message's answer."""
+Failed = npt.NDArray[np.bool_]
+_Scored = tuple[bytes, Sequence[str]]
+"""A message's outputs, and the failure of each of its requests; no failures when none failed."""
 
 
 @dataclass(slots=True)
 class _Waiting:
-    """A message in the queue; `rows` counts those of all its requests."""
+    """A message in the queue; `counts` are the rows of each of its requests, `rows` of all."""
 
-    request: Request
+    number: int
+    counts: Sequence[int]
     rows: int
+    inputs: bytes
     answer: Answer
     arrived: float
 
@@ -85,6 +98,7 @@ class MicroBatcher:
     _queue: deque[_Waiting] = field(default_factory=deque)
     _running: bool = False
     _row_s: float = 1.0
+    _lately: deque[float] = field(default_factory=lambda: deque(maxlen=_LATELY))
     _worker: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="score")
     )
@@ -95,19 +109,30 @@ class MicroBatcher:
         """Whether anything waits or is being scored."""
         return bool(self.queued_rows or self.scoring_rows)
 
-    def submit(self, request: Request, answer: Answer) -> None:
-        """Queue a message; one that can't be taken is answered at once."""
-        rows = sum(request.rows)
-        reason = self._objection(request, rows)
+    def submit(self, request: Request, answer: Answer, *, alone: bool = False) -> None:
+        """Queue a message; one that can't be taken is answered at once.
+
+        Args:
+            alone: Nothing else can have come in this turn of the loop, so that a batch that is
+                expected to be quick need not wait for the next one.
+        """
+        counts: Sequence[int] = request.rows[:]
+        rows = counts[0] if len(counts) == 1 else sum(counts)
+        inputs = request.inputs
+        reason = self._objection(counts, rows, len(inputs))
         if reason:
             answer(Response(id=request.id, error_reasons=[reason]))
             return
-        self.queued_rows += rows
-        self._queue.append(_Waiting(request, rows, answer, self.clock()))
+        waiting = _Waiting(request.id, counts, rows, inputs, answer, self.clock())
         if not self._running:
+            if alone and rows * self._row_s <= INLINE_S:
+                self._score_alone(waiting)
+                return
             self._running = True
             # Not at once: what else came in this turn of the loop goes along.
             asyncio.get_running_loop().call_soon(self._score_waiting)
+        self.queued_rows += rows
+        self._queue.append(waiting)
 
     def take_load(self) -> Load:
         """What happened since the last call."""
@@ -118,14 +143,21 @@ class MicroBatcher:
         """Let the worker go."""
         self._worker.shutdown(wait=False)
 
-    def _objection(self, request: Request, rows: int) -> str:
-        if not 0 < rows <= self.most_batch_rows or not all(request.rows):
+    def _objection(self, counts: Sequence[int], rows: int, size: int) -> str:
+        if not 0 < rows <= self.most_batch_rows or 0 in counts:
             return "INVALID_ROWS"
-        if len(request.inputs) != rows * self.inputs * _FLOAT.itemsize:
+        if size != rows * self.inputs * _FLOAT.itemsize:
             return "INVALID_SHAPE"
         if self.queued_rows + rows > self.most_queued_rows:
             return "RESOURCE_EXHAUSTED"
         return ""
+
+    def _score_alone(self, waiting: _Waiting) -> None:
+        self.scoring_rows = waiting.rows
+        scored = self._score_one(waiting)
+        took = self.clock() - waiting.arrived
+        self._learn(took, 1)
+        self._tell(waiting, scored, 0.0, took)
 
     def _score_waiting(self) -> None:
         while self._queue:
@@ -133,14 +165,12 @@ class MicroBatcher:
             if self.scoring_rows * self._row_s > INLINE_S:
                 self._task = asyncio.get_running_loop().create_task(self._in_worker(batch))
                 return
-            begun = self.clock()
-            self._hand_out(batch, self._score(batch), begun)
+            self._hand_out(batch, *self._timed(batch))
         self._running = False
 
     async def _in_worker(self, batch: list[_Waiting]) -> None:
-        begun = self.clock()
         loop = asyncio.get_running_loop()
-        self._hand_out(batch, await loop.run_in_executor(self._worker, self._score, batch), begun)
+        self._hand_out(batch, *await loop.run_in_executor(self._worker, self._timed, batch))
         self._score_waiting()
 
     def _next_batch(self) -> list[_Waiting]:
@@ -154,73 +184,99 @@ class MicroBatcher:
         self.scoring_rows = rows
         return batch
 
-    def _score(self, batch: Sequence[_Waiting]) -> list[Response]:
-        inputs = [waiting.request.inputs for waiting in batch]
+    def _timed(self, batch: Sequence[_Waiting]) -> tuple[Sequence[_Scored], float, float]:
+        """What came of them, when that was begun, and the seconds it took in this thread."""
+        begun = self.clock()
+        return self._score(batch), begun, self.clock() - begun
+
+    def _score(self, batch: Sequence[_Waiting]) -> Sequence[_Scored]:
+        if len(batch) == 1:
+            return (self._score_one(batch[0]),)
         try:
-            scores = self._scored(inputs[0] if len(inputs) == 1 else b"".join(inputs))
+            outputs, failed = self._scored(b"".join([w.inputs for w in batch]), self.scoring_rows)
         except Exception:
             # One that can't be scored must not take the others with it.
-            return [self._score_apart(waiting.request) for waiting in batch]
-        finite: npt.NDArray[np.bool_] | None = None
-        if not np.isfinite(scores).all():
-            finite = np.logical_and.reduce(np.isfinite(scores), axis=1)
-        answer = scores.astype(_FLOAT, copy=False).tobytes()
-        responses, at = [], 0
+            return [self._score_apart(waiting) for waiting in batch]
+        width = self.outputs * _FLOAT.itemsize
+        scored: list[_Scored] = []
+        at = 0
         for waiting in batch:
             end = at + waiting.rows
-            reasons = _reasons(waiting.request, finite[at:end]) if finite is not None else ()
-            width = self.outputs * _FLOAT.itemsize
-            outputs = answer[at * width : end * width]
-            responses.append(
-                Response(id=waiting.request.id, outputs=outputs, error_reasons=reasons)
-            )
+            reasons = () if failed is None else _reasons(waiting, failed[at:end])
+            scored.append((outputs[at * width : end * width], reasons))
             at = end
-        return responses
+        return scored
 
-    def _score_apart(self, request: Request) -> Response:
+    def _score_one(self, waiting: _Waiting) -> _Scored:
+        try:
+            outputs, failed = self._scored(waiting.inputs, waiting.rows)
+        except Exception:
+            return self._score_apart(waiting)
+        return outputs, () if failed is None else _reasons(waiting, failed)
+
+    def _score_apart(self, waiting: _Waiting) -> _Scored:
         width = self.inputs * _FLOAT.itemsize
-        outputs, reasons, at = [], [], 0
-        for rows in request.rows:
+        parts, reasons, at = [], [], 0
+        for rows in waiting.counts:
             end = at + rows
             try:
-                scores = self._scored(request.inputs[at * width : end * width])
-                reasons.append("" if np.isfinite(scores).all() else "OUTPUT_NOT_FINITE")
+                outputs, failed = self._scored(waiting.inputs[at * width : end * width], rows)
+                reasons.append("" if failed is None else _NOT_FINITE)
             except Exception as error:
                 _log.warning("the model failed", exc_info=error)
-                scores = np.zeros((rows, self.outputs), dtype=_FLOAT)
+                outputs = bytes(rows * self.outputs * _FLOAT.itemsize)
                 reasons.append("MODEL_FAILED")
-            outputs.append(scores.astype(_FLOAT, copy=False).tobytes())
+            parts.append(outputs)
             at = end
-        return Response(id=request.id, outputs=b"".join(outputs), error_reasons=reasons)
+        return b"".join(parts), reasons
 
-    def _scored(self, inputs: bytes) -> Matrix:
-        matrix: Matrix = np.frombuffer(inputs, dtype=_FLOAT).reshape(-1, self.inputs)
-        scores = self.scorer(matrix)
-        if scores.shape != (len(matrix), self.outputs):
+    def _scored(self, inputs: bytes, rows: int) -> tuple[bytes, Failed | None]:
+        """Outputs, and which rows have one that is not finite; None when none has."""
+        scores = self.scorer(np.ndarray((rows, self.inputs), _FLOAT, inputs))
+        if scores.shape != (rows, self.outputs):
             raise ValueError("the model gave another shape than its signature has")
-        return scores
+        if scores.dtype != _FLOAT:
+            scores = scores.astype(_FLOAT)
+        outputs = scores.tobytes()
+        count = rows * self.outputs
+        # The sum of a few floats, in double precision, is finite when all of them are.
+        if count <= _FEW and isfinite(sum(unpack(f"<{count}f", outputs))):
+            return outputs, None
+        finite = np.logical_and.reduce(np.isfinite(scores), axis=1)
+        return outputs, None if finite.all() else ~finite
 
     def _hand_out(
-        self, batch: Sequence[_Waiting], responses: Sequence[Response], begun: float
+        self, batch: Sequence[_Waiting], scored: Sequence[_Scored], begun: float, took: float
     ) -> None:
-        took = self.clock() - begun
-        self._row_s += _EASE * (took / self.scoring_rows - self._row_s)
+        self._learn(took, len(batch))
+        for waiting, each in zip(batch, scored, strict=True):
+            self._tell(waiting, each, begun - waiting.arrived, took)
+
+    def _learn(self, took: float, messages: int) -> None:
+        self._lately.append(took / self.scoring_rows)
+        self._row_s += _EASE * (min(self._lately) - self._row_s)
         self.scoring_rows = 0
         self.load.batches += 1
-        self.load.messages += len(batch)
-        for waiting, response in zip(batch, responses, strict=True):
-            waited = (begun - waiting.arrived) * 1e6
-            self.load.waits_us += waited
-            response.queue_us, response.score_us = int(waited), int(took * 1e6)
-            response.queued_rows = self.queued_rows
-            waiting.answer(response)
+        self.load.messages += messages
+
+    def _tell(self, waiting: _Waiting, scored: _Scored, waited: float, took: float) -> None:
+        outputs, reasons = scored
+        self.load.waits_us += waited * 1e6
+        response = Response(
+            id=waiting.number,
+            outputs=outputs,
+            queue_us=int(waited * 1e6),
+            score_us=int(took * 1e6),
+            queued_rows=self.queued_rows,
+        )
+        if reasons:
+            response.error_reasons.extend(reasons)
+        waiting.answer(response)
 
 
-def _reasons(request: Request, finite: npt.NDArray[np.bool_]) -> list[str]:
-    """The failures of a message's requests, whose rows are finite or not; none when all are."""
-    if finite.all():
-        return []
-    starts = np.cumsum([0, *request.rows])
-    return [
-        "" if finite[start:end].all() else "OUTPUT_NOT_FINITE" for start, end in pairwise(starts)
-    ]
+def _reasons(waiting: _Waiting, failed: Failed) -> Sequence[str]:
+    """The failures of a message's requests, of which some rows failed; none when no row did."""
+    if not failed.any():
+        return ()
+    starts = np.cumsum([0, *waiting.counts])
+    return [_NOT_FINITE if failed[start:end].any() else "" for start, end in pairwise(starts)]

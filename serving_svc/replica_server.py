@@ -51,7 +51,8 @@ class Caller(FrameProtocol):
             self.send(refusal.SerializeToString())
             return
         self._pending += 1
-        self._batcher.submit(request, self._answer)
+        alone = len(self._callers) == 1 and not self.has_more
+        self._batcher.submit(request, self._answer, alone=alone)
 
     def closed(self) -> None:
         """The peer left."""

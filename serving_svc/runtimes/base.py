@@ -20,6 +20,8 @@ Matrix = npt.NDArray[np.float32]
 #: float32, rows x inputs, to float32, rows x outputs; called from one thread at a time.
 Scorer = Callable[[Matrix], Matrix]
 
+_FLOAT = np.dtype(np.float32)
+
 
 class ModelUnusableError(Exception):
     """A model file that this runtime can't serve; the text says why."""
@@ -79,9 +81,11 @@ def columns(result: npt.NDArray[np.floating], outputs: int) -> Matrix:
 
     Raises ModelUnusableError for any other width.
     """
-    table = np.asarray(result, dtype=np.float32).reshape(len(result), -1)
-    if table.shape[1] == outputs + 1:
-        table = table[:, 1:]
-    if table.shape[1] != outputs:
-        raise ModelUnusableError(f"the model has {table.shape[1]} outputs, its signature {outputs}")
-    return np.ascontiguousarray(table)
+    if result.ndim != 2:
+        result = result.reshape(len(result), -1)
+    width = result.shape[1]
+    if width == outputs + 1:
+        result = result[:, 1:]
+    elif width != outputs:
+        raise ModelUnusableError(f"the model has {width} outputs, its signature {outputs}")
+    return result if result.dtype == _FLOAT else result.astype(_FLOAT)
