@@ -6,17 +6,20 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine, text
 
+from feature_svc.settings import FeatureSettings
 from service_kit.clock import Clock, SystemClock
 from service_kit.database import make_engine, migrate, reading
 from service_kit.ledger import AnswerUpkeep, Ledger
 from service_kit.server import Application, run
-from service_kit.settings import ServiceSettings
 
 if TYPE_CHECKING:
     from feature_svc.domain import Definitions
+    from feature_svc.frame_port import FramePort
+    from feature_svc.online_store import RedisOnlineStore
+    from feature_svc.service import CurrentDefinitions
 
 
-def build(settings: ServiceSettings, clock: Clock | None = None) -> Application:
+def build(settings: FeatureSettings, clock: Clock | None = None) -> Application:
     """Wires the feature service."""
     from modelyard.features.v1 import features_pb2_grpc
 
@@ -56,9 +59,29 @@ def build(settings: ServiceSettings, clock: Clock | None = None) -> Application:
     )
     return Application(
         services=[(features_pb2_grpc.add_FeatureServiceServicer_to_server, api)],
-        background=[feast, Upkeep(engine, store), AnswerUpkeep(engine, idempotency, clock)],
+        background=[
+            feast,
+            *_ports(settings, clock, current, online),
+            Upkeep(engine, store),
+            AnswerUpkeep(engine, idempotency, clock),
+        ],
         pings={"sql": lambda: _ping(engine), "redis": online.ping},
     )
+
+
+def _ports(
+    settings: FeatureSettings,
+    clock: Clock,
+    current: CurrentDefinitions,
+    online: RedisOnlineStore,
+) -> list[FramePort]:
+    if not settings.frames_listen:
+        return []
+    from feature_svc.frame_port import FramePort
+    from feature_svc.service import OnlineReads
+
+    reads = OnlineReads(clock, current, online.held())
+    return [FramePort(settings, settings.frames_listen, reads, current)]
 
 
 def _load(engine: Engine, known: int | None) -> tuple[int, Definitions | None]:
@@ -76,4 +99,4 @@ def _ping(engine: Engine) -> None:
 
 
 if __name__ == "__main__":
-    run("features", build)
+    run("features", build, FeatureSettings)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 from google.protobuf import duration_pb2, json_format, timestamp_pb2
 from modelyard.data.v1 import data_pb2
+from modelyard.dataplane.v1 import dataplane_pb2
 from modelyard.features.v1 import features_pb2 as pb
 
 from feature_svc.arrow import MAX_TABLE_BYTES, from_arrow_ipc, from_json_rows
@@ -27,7 +30,8 @@ from feature_svc.domain import (
     ValueType,
     service_hash,
 )
-from feature_svc.domain.online.plan import FeatureColumn, Keys, Status
+from feature_svc.domain.online.found import FeatureColumn, FeatureRows, Kind, Layout, Status
+from feature_svc.domain.online.plan import Keys
 from service_kit.errors import InvalidArgument
 from service_kit.names import parse_name
 
@@ -37,6 +41,11 @@ _TYPES: dict[int, ValueType] = {
     pb.VALUE_TYPE_STRING: ValueType.STRING,
     pb.VALUE_TYPE_BOOL: ValueType.BOOL,
     pb.VALUE_TYPE_TIMESTAMP: ValueType.TIMESTAMP,
+}
+_KINDS = {
+    Kind.NUMBER: dataplane_pb2.FeaturePlace.KIND_NUMBER,
+    Kind.INTEGER: dataplane_pb2.FeaturePlace.KIND_INTEGER,
+    Kind.TEXT: dataplane_pb2.FeaturePlace.KIND_TEXT,
 }
 _NUMBERS: dict[ValueType, Any] = {kind: number for number, kind in _TYPES.items()}
 
@@ -196,6 +205,34 @@ def column_to_message(column: FeatureColumn) -> data_pb2.Column:
     if column.statuses.count(Status.PRESENT) != len(column.statuses):
         message.statuses = column.statuses
     return message
+
+
+def rows_to_message(message_id: int, found: FeatureRows) -> dataplane_pb2.ReadFeaturesResponse:
+    """Makes the contract's features of rows."""
+    made = dataplane_pb2.ReadFeaturesResponse(
+        id=message_id,
+        layout=_layout(found.layout),
+        numbers=found.numbers.astype("<f8", copy=False).tobytes(),
+        times=found.times.astype("<i8", copy=False).tobytes(),
+    )
+    if found.integers.size:
+        made.integers = found.integers.astype("<i8", copy=False).tobytes()
+    if found.texts and found.texts[0]:
+        made.texts.extend(chain.from_iterable(found.texts))
+    if found.statuses is not None:
+        made.statuses = found.statuses.tobytes()
+    return made
+
+
+@lru_cache(maxsize=1_000)
+def _layout(layout: Layout) -> bytes:
+    places = [
+        dataplane_pb2.FeaturePlace(
+            name=place.name, kind=_KINDS[place.kind], place=place.at, view=place.view
+        )
+        for place in layout.places
+    ]
+    return dataplane_pb2.FeatureLayout(features=places).SerializeToString(deterministic=True)
 
 
 def source_to_message(source: DataSource, span: SourceSpan) -> pb.DataSource:

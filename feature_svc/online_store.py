@@ -12,7 +12,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from feature_svc.domain.online import layout
-from feature_svc.domain.online.plan import Command, Reply
+from feature_svc.domain.online.cells import Reply
+from feature_svc.domain.online.plan import Command
 from feature_svc.domain.online.rows import OnlineRow
 from service_kit.errors import Unavailable
 
@@ -53,6 +54,52 @@ return 1
 """
 
 
+class HeldReads:
+    """Reads over a connection of its own, for one thread: a pool's part of a read is half of it.
+
+    Args:
+        url: Address of Redis, `redis://host:port/db`.
+        project: Feast's project: it ends the key of every row.
+    """
+
+    def __init__(self, url: str, project: str) -> None:
+        self.project = project
+        self._pool = _pool(url, READ_TIMEOUT_S)
+        self._connection: Any = None
+
+    def read(self, commands: Sequence[Command]) -> list[Reply]:
+        """As `RedisOnlineStore.read`.
+
+        Raises:
+            Unavailable: `ONLINE_STORE_UNAVAILABLE`, without a second try, unless Redis has hung
+                up since the last read.
+        """
+        if not commands:
+            return []
+        packed = b"".join(map(_packed, commands))
+        with _translated():
+            held = self._connection
+            if held is not None:
+                try:
+                    return self._exchange(held, packed, len(commands))
+                except redis.ConnectionError:
+                    pass  # it was ended while it rested: a new one will say whether Redis is there
+            self._connection = self._pool.get_connection()
+            return self._exchange(self._connection, packed, len(commands))
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self._pool.disconnect()
+
+    def _exchange(self, connection: Any, packed: bytes, replies: int) -> list[Reply]:
+        try:
+            return _exchanged(connection, packed, replies)
+        except BaseException:
+            self._connection = None
+            self._pool.release(connection)
+            raise
+
+
 class RedisOnlineStore:
     """The online store.
 
@@ -63,6 +110,7 @@ class RedisOnlineStore:
 
     def __init__(self, url: str, project: str) -> None:
         self.project = project
+        self._url = url
         self._readers = _pool(url, READ_TIMEOUT_S)
         self._writer = redis.Redis(connection_pool=_pool(url, WRITE_TIMEOUT_S))
 
@@ -83,14 +131,13 @@ class RedisOnlineStore:
         with _translated():
             connection = self._readers.get_connection()
             try:
-                connection.send_packed_command([packed], check_health=False)
-                return [connection.read_response(disable_decoding=True) for _ in commands]
-            except BaseException:
-                # What was not read yet would be taken for the answer to the next read.
-                connection.disconnect()
-                raise
+                return _exchanged(connection, packed, len(commands))
             finally:
                 self._readers.release(connection)
+
+    def held(self) -> HeldReads:
+        """Reads of the same store for one thread that does little else."""
+        return HeldReads(self._url, self.project)
 
     def write(self, view: str, rows: Sequence[OnlineRow]) -> int:
         """Writes rows of a view, less those older than what is there; gives the number written.
@@ -140,6 +187,16 @@ def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch
+
+
+def _exchanged(connection: Any, packed: bytes, replies: int) -> list[Reply]:
+    try:
+        connection.send_packed_command([packed], check_health=False)
+        return [connection.read_response(disable_decoding=True) for _ in range(replies)]
+    except BaseException:
+        # What was not read yet would be taken for the answer to the next read.
+        connection.disconnect()
+        raise
 
 
 def _packed(command: Command) -> bytes:

@@ -86,8 +86,8 @@ class Gateway:
         serving = dataplane_pb2_grpc.DataPlaneServiceStub(self._upstreams.channel("serving"))
         self._reader = FeatureReader(features.GetOnlineFeatures)
         preparer = Preparer(self._reader, EntityKeyLookup(features))
-        connect = functools.partial(frames.connect, settings=self.settings)
-        self._pool = ReplicaPool(connect, frames.hello(self.settings))
+        self._connect = functools.partial(frames.connect, settings=self.settings)
+        self._pool = ReplicaPool(self._connect, frames.hello(self.settings))
         scorer = Scorer(self._pool)
         self.mirror = Mirror(preparer, scorer, self.event_log)
         cache = AnswerCache(self.settings.cache_max_bytes)
@@ -123,6 +123,9 @@ class Gateway:
         await self.door.start()
         self.event_log.start()
         self.watcher.start()
+        if self.settings.features_frames:
+            hello = frames.hello(self.settings)
+            self._reader.connect(self.settings.features_frames, self._connect, hello)
         await self.health.start()
 
     async def stop(self) -> None:

@@ -12,6 +12,8 @@ class GatewaySettings(ServiceSettings):
 
     grpc_listen: str = "127.0.0.1:0"
     """Where the Open Inference Protocol and `PredictionService` are served over gRPC."""
+    features_frames: str = ""
+    """Where the feature service reads in frames, `host:port`; it is called when empty."""
     max_body_bytes: int = Field(default=48 * 1024 * 1024, gt=0)
     """Largest body of a request that is read whole."""
     max_predict_bytes: int = Field(default=8 * 1024 * 1024, gt=0)

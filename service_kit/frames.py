@@ -172,15 +172,15 @@ async def connect(
 
 
 async def listen(
-    host: str, make: Callable[[], FrameProtocol], settings: ServiceSettings
+    host: str, make: Callable[[], FrameProtocol], settings: ServiceSettings, port: int = 0
 ) -> tuple[asyncio.Server, str]:
-    """Listen on any free port; gives the server and its address.
+    """Listen, on any free port unless one is given; gives the server and its address.
 
     Raises:
         UnsafeAddressError: For an address beyond this machine without TLS.
         OSError: When it cannot be bound.
     """
-    transport.require_safe(f"{host}:0", settings)
+    transport.require_safe(f"{host}:{port}", settings)
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(make, host, 0, ssl=transport.http_tls(settings))
+    server = await loop.create_server(make, host, port, ssl=transport.http_tls(settings))
     return server, f"{host}:{server.sockets[0].getsockname()[1]}"

@@ -33,7 +33,7 @@ from client.suite.supervisor import gateway_readiness
 from client.suite.warden import MARK
 
 ROOT = Path(__file__).parents[2]
-_OFFSETS = (0, 1, *range(21, 27), 30, 31, 32, 40, 50, *range(71, 77))
+_OFFSETS = (0, 1, *range(21, 28), 30, 31, 32, 40, 50, *range(71, 77))
 #: What a replica's process runs; it is nobody's child, so that it can outlive Ray.
 REPLICA = "serving_svc.replica_process"
 _HOWS = {

@@ -27,7 +27,7 @@ AREA = "{area}"
 """Stands for a service's name in the address of its database."""
 
 GATEWAY, GATEWAY_GRPC, VALKEY, RAY, RAY_AGENT, MLFLOW, METRICS = 0, 1, 30, 31, 32, 40, 50
-RAY_METRICS, RAY_CLIENT = 33, 34
+RAY_METRICS, RAY_CLIENT, FEATURE_FRAMES = 33, 34, 27
 """Offsets of the other ports; a service's metrics port lies `METRICS` above its own."""
 
 
@@ -147,8 +147,17 @@ def service(
         "MODELYARD_METRICS_LISTEN": f"127.0.0.1:{port + METRICS}",
         "MODELYARD_DATABASE_URL": database_url(settings, area),
     }
+    more = [port + METRICS]
+    if area == "features":
+        own["MODELYARD_FRAMES_LISTEN"] = feature_frames(settings)
+        more.append(settings.port + FEATURE_FRAMES)
     command = (sys.executable, "-m", package)
-    return ProcessSpec(area, command, {**shared, **own}, port, more_ports=(port + METRICS,))
+    return ProcessSpec(area, command, {**shared, **own}, port, more_ports=tuple(more))
+
+
+def feature_frames(settings: SuiteSettings) -> str:
+    """Where the gateway reads features in frames."""
+    return f"127.0.0.1:{settings.port + FEATURE_FRAMES}"
 
 
 def database_url(settings: SuiteSettings, area: str) -> str:
@@ -170,6 +179,7 @@ def gateway(settings: SuiteSettings, shared: Mapping[str, str]) -> ProcessSpec:
         "MODELYARD_SERVICE": "gateway",
         "MODELYARD_LISTEN": f"127.0.0.1:{settings.port}",
         "MODELYARD_GRPC_LISTEN": f"127.0.0.1:{settings.port + GATEWAY_GRPC}",
+        "MODELYARD_FEATURES_FRAMES": feature_frames(settings),
         "MODELYARD_METRICS_LISTEN": f"127.0.0.1:{settings.port + METRICS}",
         "MODELYARD_DATABASE_URL": database_url(settings, "gateway"),
     }

@@ -5,6 +5,7 @@ from feature_svc.service.frozen import FrozenTables
 from feature_svc.service.histories import Histories
 from feature_svc.service.online import OnlineFeatures
 from feature_svc.service.ports import HistoryStore, Loader, OnlineStore, Records
+from feature_svc.service.reading import OnlineReads, Wanted
 
 __all__ = [
     "Catalog",
@@ -14,6 +15,8 @@ __all__ = [
     "HistoryStore",
     "Loader",
     "OnlineFeatures",
+    "OnlineReads",
     "OnlineStore",
     "Records",
+    "Wanted",
 ]

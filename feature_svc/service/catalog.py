@@ -75,6 +75,11 @@ class CurrentDefinitions:
         self._definitions = Definitions()
         self._until = 0.0
 
+    @property
+    def fresh(self) -> bool:
+        """Whether they can be had without asking SQL."""
+        return self._generation is not None and time.monotonic() < self._until
+
     def get(self) -> tuple[int, Definitions]:
         """The generation and the definitions."""
         generation = self._generation

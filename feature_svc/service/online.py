@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -17,18 +17,16 @@ from feature_svc.domain import (
     conform,
     latest_rows,
 )
-from feature_svc.domain.online.plan import FeatureColumn, Keys, ReadPlan, compile_plan
+from feature_svc.domain.online.found import FeatureColumn
+from feature_svc.domain.online.plan import Keys
 from feature_svc.domain.online.rows import encode_rows
-from feature_svc.service.catalog import CurrentDefinitions, find_service, find_view
+from feature_svc.service.catalog import CurrentDefinitions, find_view
 from feature_svc.service.histories import Histories
 from feature_svc.service.ports import Loader, OnlineStore, Records
+from feature_svc.service.reading import EPOCH, OnlineReads, Wanted, micros
 from service_kit.clock import Clock
 from service_kit.errors import InvalidArgument
 from service_kit.ids import uuid7_str
-
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MOST_PLANS = 1_000
-_MICROSECOND = timedelta(microseconds=1)
 
 
 class OnlineFeatures:
@@ -43,19 +41,15 @@ class OnlineFeatures:
         loader: Loader,
     ) -> None:
         self._clock = clock
-        self._current = current
+        self._reads = OnlineReads(clock, current, store)
         self._store = store
         self._histories = histories
         self._loader = loader
-        self._plans: dict[tuple[int, str], ReadPlan] = {}
 
     def read(
         self, service: str, keys: Keys, as_of: datetime | None, as_of_us: Sequence[int]
     ) -> list[FeatureColumn]:
         """Features of entities, one column a feature in the order of the service.
-
-        Values are the newest of each entity, also those newer than `as_of`. One that was never
-        written, or whose time to live is over, is None, with a status that says which.
 
         Args:
             service: Id of a feature service.
@@ -65,21 +59,12 @@ class OnlineFeatures:
                 empty to take `as_of` for all.
 
         Raises:
-            NotFound: There is no such feature service.
-            InvalidArgument: `UNEVEN_COLUMNS`, or a key column is missing, unknown or of another
-                type.
-            Unavailable: The online store does not answer.
+            DomainError: As `OnlineReads.read`.
         """
-        plan = self._plan(service)
-        asked = plan.ask(keys)
-        now = micros(self._clock.now())
-        if not as_of_us:
-            moments = [micros(as_of) if as_of else now] * asked.rows
-        elif len(as_of_us) != asked.rows:
-            raise InvalidArgument("UNEVEN_COLUMNS", "has another length", field="as_of_us")
-        else:
-            moments = [each or now for each in as_of_us]
-        return plan.answer(asked, self._store.read(asked.commands), moments)
+        moments = as_of_us
+        if as_of and not as_of_us:
+            moments = [micros(as_of)] * len(next(iter(keys.values()), ()))
+        return self._reads.read(Wanted(service, keys, moments)).columns()
 
     def checked(self, definitions: Definitions, view: FeatureView, table: Any) -> Any:
         """A pushed table as the source of the view has it; other columns may be missing."""
@@ -151,19 +136,3 @@ class OnlineFeatures:
         source: DataSource = definitions.data_sources[view.data_source]
         keys = definitions.join_keys_of_view(view)
         return table.take(pa.array(latest_rows(table, keys=keys, time=source.timestamp_field)))
-
-    def _plan(self, service: str) -> ReadPlan:
-        generation, definitions = self._current.get()
-        plan = self._plans.get((generation, service))
-        if plan is None:
-            found = find_service(definitions, service, field="feature_service")
-            plan = compile_plan(definitions, found, self._store.project)
-            if len(self._plans) >= _MOST_PLANS:
-                self._plans = {}
-            self._plans[generation, service] = plan
-        return plan
-
-
-def micros(moment: datetime) -> int:
-    """Microseconds since the epoch."""
-    return (moment - EPOCH) // _MICROSECOND

@@ -16,7 +16,8 @@ from feature_svc.domain import (
     SourceSpan,
     TrainingSet,
 )
-from feature_svc.domain.online.plan import Command, Reply
+from feature_svc.domain.online.cells import Reply
+from feature_svc.domain.online.plan import Command
 from feature_svc.domain.online.rows import OnlineRow
 
 

@@ -1,75 +1,124 @@
-"""Reads from the online store, many requests in one call: what arrives together goes together."""
+"""Reads from the online store, many requests in one message: what arrives together goes together.
+
+Messages go in frames while there is a connection for them, and as calls while there is none: what
+a lost connection leaves without an answer is asked again by a call, if there is time.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from itertools import count
 
 import grpc
-from modelyard.data.v1 import data_pb2
+from modelyard.dataplane.v1 import dataplane_pb2
 from modelyard.features.v1 import features_pb2
 
+from gateway.dataplane import feature_wire as wire
+from gateway.dataplane.feature_wire import (
+    NOT_FOUND,
+    PRESENT,
+    Entities,
+    FeatureColumn,
+    FeatureColumns,
+)
 from service_kit import metrics
 from service_kit.channels import error_from_rpc
-from service_kit.errors import DeadlineExceeded, Unavailable
+from service_kit.errors import DeadlineExceeded, DomainError, Unavailable
+from service_kit.frame_link import Connect, Correspondent, FrameLink
+from service_kit.grpc_status import from_status
+
+__all__ = ["NOT_FOUND", "PRESENT", "Entities", "FeatureColumn", "FeatureColumns", "FeatureReader"]
 
 #: Calls under way at once; what comes meanwhile waits and goes out together.
 MOST_CALLS = 4
-MOST_ROWS_A_CALL = 2_048
+#: Frames of one kind under way, and rows that must wait before a second one goes.
+MOST_FRAMES = 2
+ROWS_FOR_A_SECOND = 128
+MOST_ROWS_A_MESSAGE = 2_048
 MOST_ROWS_WAITING = 16_384
-
-PRESENT = data_pb2.VALUE_STATUS_PRESENT
-NOT_FOUND = data_pb2.VALUE_STATUS_NOT_FOUND
+#: Seconds without any answer after which a connection with frames under way is given up.
+STALL_S = 1.0
 
 Call = Callable[..., Awaitable[features_pb2.GetOnlineFeaturesResponse]]
 """The stub's `GetOnlineFeatures`."""
+Done = Callable[[FeatureColumns | DomainError], None]
+"""Told once of the features, or why there are none; must not raise."""
 
+_log = logging.getLogger(__name__)
 _rows = metrics.histogram(
     "feature_batch_rows", "Rows of a read from the store.", buckets=(1, 2, 4, 8, 16, 64, 256, 2048)
 )
+_messages = metrics.quick_counter(
+    "feature_messages_total", "Reads from the store, in frames or by calls.", ("way",)
+)
+_in_frames, _by_calls = _messages.labels("frames"), _messages.labels("call")
 
 
-@dataclass(slots=True)
-class FeatureColumn:
-    """The values of one feature.
+class Lookup:
+    """A request under way.
 
     Attributes:
-        values: None or NaN where a value is missing.
-        statuses: A `ValueStatus` a row; empty when all are present.
-        times: When each value became known (microseconds); empty when unknown.
+        deadline: Monotonic time after which nobody wants it; whoever asks minds it as well.
+        abandoned: Set by a caller who waits no longer: it is not sent if it was not yet, and
+            nobody is told how it ended.
     """
 
-    values: list[Any]
-    statuses: bytes = b""
-    times: list[int] = field(default_factory=list)
+    __slots__ = ("abandoned", "as_of_us", "deadline", "done", "entities", "lane", "rows")
 
-    def part(self, start: int, end: int) -> FeatureColumn:
-        """Some of the rows."""
-        return FeatureColumn(
-            self.values[start:end], self.statuses[start:end], self.times[start:end]
-        )
-
-
-FeatureColumns = dict[str, FeatureColumn]
-Entities = dict[str, list[Any]]
-
-
-@dataclass(slots=True)
-class _Ask:
-    entities: Entities
-    rows: int
-    as_of_us: Sequence[int]
-    deadline: float
-    answer: asyncio.Future[FeatureColumns]
+    def __init__(
+        self,
+        lane: _Lane,
+        entities: Entities,
+        rows: int,
+        as_of_us: Sequence[int],
+        deadline: float,
+        done: Done,
+    ) -> None:
+        self.lane = lane
+        self.entities = entities
+        self.rows = rows
+        self.as_of_us = as_of_us
+        self.deadline = deadline
+        self.done = done
+        self.abandoned = False
 
 
-_Key = tuple[str, tuple[tuple[str, type], ...]]
+class _Lane:
+    """The requests that can go together: they want the same of the same kinds of keys."""
+
+    __slots__ = ("frames", "kinds", "rows", "service", "waiting")
+
+    def __init__(self, service: str, kinds: wire.Kinds) -> None:
+        self.service = service
+        self.kinds = kinds
+        self.waiting: deque[Lookup] = deque()
+        self.rows = 0
+        self.frames = 0
+
+    def take(self) -> tuple[list[Lookup], int]:
+        """As many as fit one message, and how many rows left the queue."""
+        now = time.monotonic()
+        taken: list[Lookup] = []
+        rows = left = 0
+        while self.waiting and (not taken or rows + self.waiting[0].rows <= MOST_ROWS_A_MESSAGE):
+            lookup = self.waiting.popleft()
+            left += lookup.rows
+            if lookup.abandoned:
+                continue
+            if lookup.deadline <= now:
+                lookup.done(_late())
+                continue
+            taken.append(lookup)
+            rows += lookup.rows
+        self.rows -= left
+        return taken, left
 
 
-class FeatureReader:
+class FeatureReader(Correspondent):
     """Reads features of entities.
 
     Args:
@@ -78,10 +127,62 @@ class FeatureReader:
 
     def __init__(self, call: Call) -> None:
         self._call = call
-        self._waiting: dict[_Key, list[_Ask]] = {}
+        self._link: FrameLink | None = None
+        self._lanes: dict[tuple[str, wire.Kinds], _Lane] = {}
         self._waiting_rows = 0
+        self._ids = count(1)
+        self._frames: dict[int, list[Lookup]] = {}
         self._calls: set[asyncio.Task[None]] = set()
         self._scheduled = False
+        self._progress = 0.0
+
+    def connect(self, address: str, connect: Connect, hello: bytes) -> None:
+        """Read in frames from now on, whenever there is a connection.
+
+        Args:
+            address: `host:port` of the feature service's port for frames.
+            connect: Opens a connection to an address.
+            hello: The first frame.
+        """
+        self._link = FrameLink("features", address, connect, hello, self, STALL_S)
+        self._link.start()
+
+    def ask(
+        self,
+        service: str,
+        entities: Entities,
+        as_of_us: Sequence[int] | None,
+        deadline: float,
+        done: Done,
+    ) -> Lookup:
+        """Read the features of rows of entities, together with all others of this turn of the loop.
+
+        Args:
+            service: `featureServices/{feature_service}`.
+            entities: Columns of keys.
+            as_of_us: Reference time of each row (microseconds); now when absent.
+            deadline: Monotonic time after which nobody wants them. It ends no wait: who needs the
+                end at that time abandons the lookup then.
+            done: Told of the features or the error, later than this returns.
+
+        Raises:
+            Unavailable: `OVERLOADED`.
+        """
+        rows = len(next(iter(entities.values()))) if entities else 0
+        if self._waiting_rows + rows > MOST_ROWS_WAITING:
+            raise Unavailable("OVERLOADED", "too many feature reads are waiting")
+        kinds = wire.kinds_of(entities)
+        lane = self._lanes.get((service, kinds))
+        if lane is None:
+            lane = self._lanes[service, kinds] = _Lane(service, kinds)
+        lookup = Lookup(lane, entities, rows, as_of_us or (), deadline, done)
+        lane.waiting.append(lookup)
+        lane.rows += rows
+        self._waiting_rows += rows
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._pump)
+        return lookup
 
     async def read(
         self,
@@ -90,141 +191,159 @@ class FeatureReader:
         as_of_us: Sequence[int] | None,
         deadline: float,
     ) -> FeatureColumns:
-        """The features of rows of entities.
-
-        Args:
-            entities: Columns of keys.
-            as_of_us: Reference time of each row (microseconds); now when absent.
-            deadline: Monotonic time by which the answer must be there.
+        """The features of rows of entities; as `ask`, but ended by the deadline.
 
         Raises:
             DomainError: Of the store, or `DEADLINE_EXCEEDED`, or `OVERLOADED`.
         """
-        rows = len(next(iter(entities.values()))) if entities else 0
-        if self._waiting_rows + rows > MOST_ROWS_WAITING:
-            raise Unavailable("OVERLOADED", "too many feature reads are waiting")
         loop = asyncio.get_running_loop()
-        key = (service, tuple((name, _kind(values)) for name, values in entities.items()))
         answer: asyncio.Future[FeatureColumns] = loop.create_future()
-        ask = _Ask(entities, rows, as_of_us or (), deadline, answer)
-        self._waiting.setdefault(key, []).append(ask)
-        self._waiting_rows += rows
-        if not self._scheduled:
-            self._scheduled = True
-            loop.call_soon(self._pump)
-        timer = loop.call_later(max(0.0, deadline - time.monotonic()), _expire, answer)
+
+        def done(outcome: FeatureColumns | DomainError) -> None:
+            if answer.done():
+                return
+            if isinstance(outcome, DomainError):
+                answer.set_exception(outcome)
+            else:
+                answer.set_result(outcome)
+
+        lookup = self.ask(service, entities, as_of_us, deadline, done)
+        timer = loop.call_later(max(0.0, deadline - time.monotonic()), lambda: done(_late()))
         try:
             return await answer
         finally:
             timer.cancel()
+            lookup.abandoned = True
 
     async def close(self) -> None:
         """Give up what is under way."""
+        if self._link is not None:
+            await self._link.close()
         for call in list(self._calls):
             call.cancel()
         await asyncio.gather(*self._calls, return_exceptions=True)
 
+    def linked(self) -> None:
+        """There is a connection: what waits goes in frames."""
+        self._pump()
+
+    def received(self, message: bytes) -> None:
+        """The answer to a frame came."""
+        self._progress = time.monotonic()
+        response = dataplane_pb2.ReadFeaturesResponse.FromString(message)
+        lookups = self._frames.pop(response.id, None)
+        if lookups is None:
+            return
+        lookups[0].lane.frames -= 1
+        if self._waiting_rows:
+            self._pump()
+        if response.HasField("error"):
+            _fail(lookups, from_status(response.error))
+            return
+        try:
+            found = wire.columns_of_frame(response, lookups)
+        except ValueError:
+            _fail(lookups, _malformed())
+            return
+        _hand_out(lookups, found)
+
+    def unlinked(self) -> None:
+        """The connection is lost: what was under way is asked for anew."""
+        for lookups in self._frames.values():
+            lane = lookups[0].lane
+            lane.frames -= 1
+            lane.waiting.extendleft(reversed(lookups))
+            rows = sum(lookup.rows for lookup in lookups)
+            lane.rows += rows
+            self._waiting_rows += rows
+        self._frames.clear()
+        self._pump()
+
+    @property
+    def waiting_since(self) -> float:
+        """Since when the feature service owes an answer; 0 when it owes none."""
+        return self._progress if self._frames else 0.0
+
     def _pump(self) -> None:
         self._scheduled = False
-        while self._waiting and len(self._calls) < MOST_CALLS:
-            key = next(iter(self._waiting))
-            asks = self._take(key)
-            if asks:
-                call = asyncio.create_task(self._send(key, asks))
-                self._calls.add(call)
-                call.add_done_callback(self._ended)
+        for key, lane in list(self._lanes.items()):
+            while lane.waiting and self._send_next(lane):
+                pass
+            if not lane.waiting and not lane.frames:
+                del self._lanes[key]
 
-    def _ended(self, call: asyncio.Task[None]) -> None:
+    def _send_next(self, lane: _Lane) -> bool:
+        """Send one message of a lane; false when it has to wait."""
+        link = self._link
+        in_frames = link is not None and link.up
+        if in_frames:
+            # A second message is for keeping the store busy when there is much to read. Otherwise
+            # what comes in until the first one is answered goes together.
+            if lane.frames >= MOST_FRAMES or (lane.frames and lane.rows < ROWS_FOR_A_SECOND):
+                return False
+        elif len(self._calls) >= MOST_CALLS:
+            return False
+        lookups, left = lane.take()
+        self._waiting_rows -= left
+        if lookups:
+            _rows.observe(sum(lookup.rows for lookup in lookups))
+            if in_frames and link is not None:
+                self._send_frame(link, lane, lookups)
+            else:
+                self._send_call(lane, lookups)
+        return True
+
+    def _send_frame(self, link: FrameLink, lane: _Lane, lookups: list[Lookup]) -> None:
+        if not self._frames:
+            self._progress = time.monotonic()
+        message = next(self._ids)
+        self._frames[message] = lookups
+        lane.frames += 1
+        request = dataplane_pb2.ReadFeaturesRequest(id=message, feature_service=lane.service)
+        wire.fill(request, lane.kinds, lookups)
+        _in_frames.inc()
+        link.send(request.SerializeToString())
+
+    def _send_call(self, lane: _Lane, lookups: list[Lookup]) -> None:
+        _by_calls.inc()
+        call = asyncio.create_task(self._read_by_call(lane, lookups))
+        self._calls.add(call)
+        call.add_done_callback(self._call_ended)
+
+    def _call_ended(self, call: asyncio.Task[None]) -> None:
         self._calls.discard(call)
         self._pump()
 
-    def _take(self, key: _Key) -> list[_Ask]:
-        waiting = self._waiting.pop(key)
-        taken: list[_Ask] = []
-        rows = 0
-        while waiting and (not taken or rows + waiting[0].rows <= MOST_ROWS_A_CALL):
-            ask = waiting.pop(0)
-            self._waiting_rows -= ask.rows
-            if not ask.answer.done():
-                taken.append(ask)
-                rows += ask.rows
-        if waiting:
-            self._waiting[key] = waiting
-        return taken
-
-    async def _send(self, key: _Key, asks: list[_Ask]) -> None:
-        rows = sum(ask.rows for ask in asks)
-        _rows.observe(rows)
-        timeout = max(ask.deadline for ask in asks) - time.monotonic()
+    async def _read_by_call(self, lane: _Lane, lookups: list[Lookup]) -> None:
+        timeout = max(lookup.deadline for lookup in lookups) - time.monotonic()
+        request = features_pb2.GetOnlineFeaturesRequest(feature_service=lane.service)
+        wire.fill(request, lane.kinds, lookups)
         try:
-            response = await self._call(_request(key, asks), timeout=max(timeout, 0.001))
-            columns = _columns(response, rows)
-        except (grpc.RpcError, ValueError) as error:
-            failure = (
-                Unavailable("FEATURES_MALFORMED", "the feature store's answer makes no sense")
-                if isinstance(error, ValueError)
-                else error_from_rpc(error, "features")
-            )
-            for ask in asks:
-                if not ask.answer.done():
-                    ask.answer.set_exception(failure)
-            return
-        start = 0
-        for ask in asks:
-            end = start + ask.rows
-            if not ask.answer.done():
-                ask.answer.set_result(
-                    columns
-                    if len(asks) == 1
-                    else {name: column.part(start, end) for name, column in columns.items()}
-                )
-            start = end
-
-
-def _kind(values: list[Any]) -> type:
-    return int if all(type(value) is int for value in values) else str
-
-
-def _request(key: _Key, asks: list[_Ask]) -> features_pb2.GetOnlineFeaturesRequest:
-    service, kinds = key
-    request = features_pb2.GetOnlineFeaturesRequest(feature_service=service)
-    for name, kind in kinds:
-        column = request.entities.add(name=name)
-        target: Any = column.int64s.values if kind is int else column.strings.values
-        for ask in asks:
-            values = ask.entities[name]
-            target.extend(values if kind is int else [str(value) for value in values])
-    if any(ask.as_of_us for ask in asks):
-        for ask in asks:
-            request.as_of_us.extend(ask.as_of_us or [0] * ask.rows)
-    return request
-
-
-def _columns(response: features_pb2.GetOnlineFeaturesResponse, rows: int) -> FeatureColumns:
-    columns: FeatureColumns = {}
-    for column in response.features:
-        kind = column.WhichOneof("values")
-        if kind is None:
-            raise ValueError("a column without values")
-        values = list(getattr(column, kind).values)
-        statuses = column.statuses
-        if len(values) != rows or len(statuses) not in (0, rows):
-            raise ValueError("a column of another length")
-        if statuses and statuses.count(PRESENT) != rows:
-            values = [
-                value if status == PRESENT else None
-                for value, status in zip(values, statuses, strict=True)
-            ]
+            response = await self._call(request, timeout=max(timeout, 0.001))
+            found = wire.columns_of_call(response, lookups)
+        except ValueError:
+            _fail(lookups, _malformed())
+        except grpc.RpcError as error:
+            _fail(lookups, error_from_rpc(error, "features"))
         else:
-            statuses = b""
-        if kind == "strings":
-            values = [value or None for value in values]
-        columns[column.name] = FeatureColumn(values, statuses, list(column.event_times_us))
-    return columns
+            _hand_out(lookups, found)
 
 
-def _expire(answer: asyncio.Future[Any]) -> None:
-    if not answer.done():
-        answer.set_exception(
-            DeadlineExceeded("DEADLINE_EXCEEDED", "the features did not come in time")
-        )
+def _hand_out(lookups: Sequence[Lookup], found: Sequence[FeatureColumns]) -> None:
+    for lookup, columns in zip(lookups, found, strict=True):
+        if not lookup.abandoned:
+            lookup.done(columns)
+
+
+def _fail(lookups: Sequence[Lookup], error: DomainError) -> None:
+    for lookup in lookups:
+        if not lookup.abandoned:
+            lookup.done(error)
+
+
+def _late() -> DeadlineExceeded:
+    return DeadlineExceeded("DEADLINE_EXCEEDED", "the features did not come in time")
+
+
+def _malformed() -> Unavailable:
+    return Unavailable("FEATURES_MALFORMED", "the feature store's answer makes no sense")

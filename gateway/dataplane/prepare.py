@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from gateway.dataplane.ask import Ask, Prepared, rows_of
-from gateway.dataplane.features import NOT_FOUND, FeatureColumn, FeatureColumns, FeatureReader
+from gateway.dataplane.feature_wire import NOT_FOUND, Entities, FeatureColumn, FeatureColumns
+from gateway.dataplane.features import FeatureReader
 from gateway.dataplane.inputs import (
     InputField,
     collect,
@@ -66,76 +67,113 @@ class Preparer:
             FailedPrecondition: `FEATURE_MISSING`.
         """
         prepared = given_inputs(variant, ask, rows)
-        if variant.plan.looked_up and ask.matrix is None:
-            await self._look_up(variant, prepared, event_times_us, deadline, reuse)
-            await self._require(variant, prepared, ask, rows)
-            prepared.matrix = encode_rows(variant.plan, prepared.columns, len(rows))
-        return prepared
-
-    async def _look_up(
-        self,
-        variant: Variant,
-        prepared: Prepared,
-        event_times_us: list[int] | None,
-        deadline: float,
-        reuse: Prepared | None,
-    ) -> None:
-        plan = variant.plan
-        if reuse is not None and reuse.feature_service == plan.feature_service:
+        needs = needs_of(variant, ask, prepared, event_times_us)
+        if needs is None:
+            return prepared
+        if reuse is not None and reuse.feature_service == needs.service:
             features = reuse.features or {}
         else:
-            entities = {key: prepared.columns[key] for key in plan.entity_keys}
-            features = await self._reader.read(
-                plan.feature_service, entities, event_times_us, deadline
-            )
-        prepared.features, prepared.feature_service = features, plan.feature_service
-        for field in plan.looked_up:
-            column = features.get(field.name)
-            if column is None:
-                raise Unavailable("FEATURE_UNKNOWN", "the feature service lacks an input")
-            prepared.columns[field.name] = _typed(field, column)
-            if column.times:
-                prepared.times_us[field.name] = column.times
-
-    async def _require(
-        self, variant: Variant, prepared: Prepared, ask: Ask, rows: list[int]
-    ) -> None:
-        features = prepared.features or {}
-        for field in variant.plan.looked_up:
-            if not field.required:
-                continue
-            for at, value in enumerate(prepared.columns[field.name]):
-                if value is None or value != value:
-                    raise await self._missing(variant, field, features, at, ask, rows[at])
+            features = await self._reader.read(*needs, deadline)
+        gap = add_features(variant, prepared, features, len(rows))
+        if gap is not None:
+            raise await self._missing(variant, gap, features, ask, rows)
+        return prepared
 
     async def _missing(
         self,
         variant: Variant,
-        field: InputField,
+        gap: Gap,
         features: FeatureColumns,
-        at: int,
         ask: Ask,
-        row: int,
+        rows: list[int],
     ) -> DomainError:
-        column = features[field.name]
-        if not column.statuses or column.statuses[at] != NOT_FOUND:
+        name, row = gap.field.name, rows[gap.at]
+        column = features[name]
+        if not column.statuses or column.statuses[gap.at] != NOT_FOUND:
             return FailedPrecondition(
                 "FEATURE_MISSING",
                 "a required feature has no fresh value",
-                field=ask.where(row, field.name),
-                feature=field.name,
+                field=ask.where(row, name),
+                feature=name,
             )
         plan = variant.plan
         keys = plan.entity_keys
         if len(keys) > 1:
-            keys = await self._keys.of_feature(plan.feature_service, field.name) or keys
+            keys = await self._keys.of_feature(plan.feature_service, name) or keys
         return NotFound(
             "ENTITY_NOT_FOUND",
             "the feature store knows no such entity",
             field=ask.where(row, keys[0]),
-            feature=field.name,
+            feature=name,
             entity_keys=",".join(keys),
         )
+
+
+class Needs(NamedTuple):
+    """What inputs need of the online store, as `FeatureReader.ask` wants it.
+
+    Attributes:
+        entities: Columns of keys.
+        as_of_us: Reference time of each row; now when absent.
+    """
+
+    service: str
+    entities: Entities
+    as_of_us: Sequence[int] | None
+
+
+class Gap(NamedTuple):
+    """A required feature that the store does not have.
+
+    Attributes:
+        at: Place of the row that lacks it.
+    """
+
+    field: InputField
+    at: int
+
+
+def needs_of(
+    variant: Variant, ask: Ask, prepared: Prepared, event_times_us: Sequence[int] | None
+) -> Needs | None:
+    """What is still to be looked up for inputs as `given_inputs` made them, if anything."""
+    plan = variant.plan
+    if not plan.looked_up or ask.matrix is not None:
+        return None
+    entities = {key: prepared.columns[key] for key in plan.entity_keys}
+    return Needs(plan.feature_service, entities, event_times_us)
+
+
+def add_features(
+    variant: Variant, prepared: Prepared, features: FeatureColumns, rows: int
+) -> Gap | None:
+    """Complete inputs with what was looked up; gives the first gap, and no matrix, if there is one.
+
+    Raises:
+        Unavailable: The store gave something else than the variant's inputs.
+    """
+    plan = variant.plan
+    prepared.features, prepared.feature_service = features, plan.feature_service
+    gap = None
+    for field in plan.looked_up:
+        column = features.get(field.name)
+        if column is None:
+            raise Unavailable("FEATURE_UNKNOWN", "the feature service lacks an input")
+        values = prepared.columns[field.name] = _typed(field, column)
+        if column.times:
+            prepared.times_us[field.name] = column.times
+        if field.required and gap is None:
+            gap = _gap(field, values)
+    if gap is None:
+        prepared.matrix = encode_rows(plan, prepared.columns, rows)
+    return gap
+
+
+def _gap(field: InputField, values: Sequence[Any]) -> Gap | None:
+    for at, value in enumerate(values):
+        if value is None or value != value:
+            return Gap(field, at)
+    return None
 
 
 def given_inputs(variant: Variant, ask: Ask, rows: list[int]) -> Prepared:
@@ -178,8 +216,9 @@ def lone_input(variant: Variant, ask: Ask) -> tuple[bytes, Sequence[float]] | No
 
 def _typed(field: InputField, column: FeatureColumn) -> list[Any]:
     # A column of another kind than the signature's would raise deep in the encoding.
-    kinds = (str,) if field.codes is not None else (int, float)
-    if all(value is None or isinstance(value, kinds) for value in column.values):
+    if column.text is (field.codes is not None) or not any(
+        value is not None for value in column.values
+    ):
         return column.values
     raise Unavailable("FEATURE_TYPE", "the feature service gives an input of another type")
 

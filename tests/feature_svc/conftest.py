@@ -13,9 +13,9 @@ from pydantic import SecretStr
 
 from feature_svc.__main__ import build
 from feature_svc.online_store import RedisOnlineStore
+from feature_svc.settings import FeatureSettings
 from service_kit.channels import open_channel
 from service_kit.server import ServiceServer
-from service_kit.settings import ServiceSettings
 
 
 @pytest.fixture
@@ -38,9 +38,9 @@ def online(redis_url: str, project: str) -> Iterator[RedisOnlineStore]:
 
 
 @pytest.fixture
-def settings(sql_url: str, redis_url: str, project: str, tmp_path: Path) -> ServiceSettings:
+def settings(sql_url: str, redis_url: str, project: str, tmp_path: Path) -> FeatureSettings:
     """Settings of a feature service."""
-    return ServiceSettings(
+    return FeatureSettings(
         service="features",
         home=tmp_path,
         database_url=sql_url,
@@ -51,7 +51,7 @@ def settings(sql_url: str, redis_url: str, project: str, tmp_path: Path) -> Serv
 
 
 @pytest.fixture
-def features(settings: ServiceSettings) -> Iterator[features_pb2_grpc.FeatureServiceStub]:
+def features(settings: FeatureSettings) -> Iterator[features_pb2_grpc.FeatureServiceStub]:
     """A stub of a feature service that runs in this process."""
     application = build(settings)
     with (

@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 
 from feature_svc.domain import Definitions
-from feature_svc.domain.online.plan import FeatureColumn, Keys, Status, compile_plan
+from feature_svc.domain.online.found import FeatureColumn, Status
+from feature_svc.domain.online.plan import Keys, compile_plan
 from feature_svc.domain.online.rows import encode_rows
 from feature_svc.online_store import READ_TIMEOUT_S, RedisOnlineStore
-from feature_svc.service.online import micros
+from feature_svc.service.reading import micros
 from service_kit.errors import InvalidArgument, Unavailable
 from tests.feature_svc.examples import at, definitions, delays, planes
 
@@ -34,7 +35,9 @@ def read(
 ) -> dict[str, FeatureColumn]:
     plan = compile_plan(what, what.feature_services["late"], store.project)
     asked = plan.ask(keys)
-    columns = plan.answer(asked, store.read(asked.commands), [micros(at(hours))] * asked.rows)
+    columns = plan.answer(
+        asked, store.read(asked.commands), [micros(at(hours))] * asked.rows
+    ).columns()
     return {each.name: each for each in columns}
 
 
@@ -77,7 +80,7 @@ def test_each_row_has_its_own_reference_time(filled: RedisOnlineStore) -> None:
     plan = compile_plan(DEFINITIONS, DEFINITIONS.feature_services["late"], filled.project)
     asked = plan.ask(keys(*[("AA", "N1", 7)] * 3))
     moments = [micros(at(hours)) for hours in (7, 7.001, 0)]
-    columns = plan.answer(asked, filled.read(asked.commands), moments)
+    columns = plan.answer(asked, filled.read(asked.commands), moments).columns()
     found = {each.name: each for each in columns}
     assert list(found["mean"].statuses) == [PRESENT, EXPIRED, PRESENT]
     assert found["mean"].values == [1.5, None, 1.5]

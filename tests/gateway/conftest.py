@@ -20,6 +20,7 @@ from modelyard.registry.v1 import registry_pb2_grpc
 from gateway.gateway import Gateway
 from gateway.settings import GatewaySettings
 from service_kit import telemetry
+from service_kit.frame_server import FrameServer
 from service_kit.security import ensure_suite_keys
 from service_kit.server import ServiceServer
 from service_kit.settings import ServiceSettings
@@ -27,6 +28,7 @@ from service_kit.streams import Event
 from tests.arrow import decoded
 from tests.gateway import tables
 from tests.gateway.fakes import FakeDataPlane, FakeFeatures, FakeRegistry, FakeReplica
+from tests.gateway.feature_fakes import frame_server
 from tests.gateway.lane import Two
 
 T = TypeVar("T")
@@ -52,6 +54,7 @@ class Suite:
         self.events: list[tuple[str, Event]] = []
         self.streams_away = False
         self.revision = 0
+        self.home = home
         self.runner = runner
         self.replicas: list[FakeReplica] = []
         ensure_suite_keys(home)
@@ -64,12 +67,14 @@ class Suite:
             ],
         )
         address = self.server.start()
+        self.frames = self._frame_server("127.0.0.1:0")
         areas = ("registry", "features", "serving")
         self.settings = GatewaySettings(
             service="gateway",
             home=home,
             peers={**dict.fromkeys(areas, address), "gateway": "127.0.0.1:1"},
             redis_url="redis://127.0.0.1:1/0",
+            features_frames=self.frames.start(),
             max_body_bytes=100_000,
             max_predict_bytes=50_000,
             max_upload_bytes=5_000_000,
@@ -77,7 +82,22 @@ class Suite:
         )
         telemetry.configure(self.settings)
         self.run(self._start())
+        self.until(self.in_frames)
         self.key = (home / "keys" / "admin.key").read_text().strip()
+
+    def _frame_server(self, address: str) -> FrameServer:
+        settings = ServiceSettings(service="features", home=self.home)
+        return frame_server(settings, self.features.read, address)
+
+    def in_frames(self) -> bool:
+        """Whether the gateway reads features in frames now."""
+        link = self.gateway._reader._link
+        return link is not None and link.up
+
+    def restart_frames(self) -> None:
+        """Open the port for frames anew, after it was stopped."""
+        self.frames = self._frame_server(self.settings.features_frames)
+        self.frames.start()
 
     async def _start(self) -> None:
         self.gateway = Gateway(self.settings)
@@ -160,6 +180,7 @@ class Suite:
     def close(self) -> None:
         self.data_plane.hang_up()
         self.run(self._close())
+        self.frames.stop()
         self.server.stop(grace=0.1)
 
     async def _close(self) -> None:

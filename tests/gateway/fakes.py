@@ -140,17 +140,28 @@ class FakeDataPlane(dataplane_pb2_grpc.DataPlaneServiceServicer):
 
 
 class FakeFeatures(features_pb2_grpc.FeatureServiceServicer):
-    """A store of two features: `mean_delay` of a carrier and `wind` of an origin."""
+    """A store of two features: `mean_delay` of a carrier and `wind` of an origin.
+
+    Attributes:
+        calls: How many of the reads came as calls.
+    """
 
     DELAYS = {"UA": 10.0, "AA": 20.0}
     WINDS = {"JFK": 1.5, "LGA": 2.5}
 
     def __init__(self) -> None:
         self.asks: list[features_pb2.GetOnlineFeaturesRequest] = []
+        self.calls = 0
         self.away = False
         self.delay = 0.0
 
     def GetOnlineFeatures(self, request: Any, context: Any) -> Any:
+        self.calls += 1
+        return self.read(request)
+
+    def read(
+        self, request: features_pb2.GetOnlineFeaturesRequest
+    ) -> features_pb2.GetOnlineFeaturesResponse:
         self.asks.append(request)
         if self.away:
             raise ResourceExhausted("STORE_BUSY", "the store is busy")

@@ -245,3 +245,21 @@ def test_predictions_are_logged_in_columns(late: Suite) -> None:
     assert rows["input.hour"][0] is None
     assert rows["input.carrier"][0] == "UA"
     assert rows["input.origin"][0] == "JFK"
+
+
+def test_without_frames_features_come_by_calls(late: Suite) -> None:
+    def scores() -> list[float]:
+        answer = late.post(PREDICT, {"instances": [GOOD, {**GOOD, "carrier": "AA"}]})
+        return [each["outputs"]["late"] for each in answer.json()["predictions"]]
+
+    before = scores()
+    assert late.features.calls == 0
+    late.frames.stop()
+    late.until(lambda: not late.in_frames())
+    assert scores() == before
+    assert late.features.calls == 1
+    late.restart_frames()
+    late.until(late.in_frames)
+    assert scores() == before
+    assert late.features.calls == 1
+    assert len(late.features.asks) == 3

@@ -2,69 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from enum import IntEnum
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
-from feature_svc.domain import Definitions, FeatureService, FeatureView, ValueType
+from feature_svc.domain import Definitions, FeatureService, ValueType
 from feature_svc.domain.online import layout
+from feature_svc.domain.online.cells import Cells, Reply
+from feature_svc.domain.online.found import KINDS, FeatureRows, Kind, Layout, Place, side_by_side
 from service_kit.errors import InvalidArgument
 
 MAX_ROWS = 10_000
 _MICROSECOND = timedelta(microseconds=1)
+_ORDER = tuple(Kind)
 
-Value: TypeAlias = float | int | str | None
 Keys: TypeAlias = Mapping[str, Sequence[str] | Sequence[int]]
-Reply: TypeAlias = Sequence[bytes | None]
-_Cell: TypeAlias = tuple[Value, int, int]
 
 
-class Status(IntEnum):
-    """Whether a value could be had; the numbers of `modelyard.data.v1.ValueStatus`."""
-
-    PRESENT = 1
-    NULL = 2
-    NOT_FOUND = 3
-    EXPIRED = 4
-
-
-@dataclass(frozen=True, slots=True)
-class FeatureColumn:
-    """A feature of some rows.
-
-    Attributes:
-        values: One a row, None where its status is not PRESENT.
-        statuses: One byte a row.
-        times: When each value became known, microseconds since the epoch, 0 when unknown.
-    """
-
-    name: str
-    type: ValueType
-    values: list[Value]
-    statuses: bytes
-    times: list[int]
-
-
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(NamedTuple):
     """Fields to read of one hash."""
 
     key: bytes
     fields: tuple[bytes, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Slot:
-    """Where a feature is found in the reply of its group, and how long it holds."""
-
-    name: str
-    type: ValueType
-    value_at: int
-    time_at: int
-    ttl: int | None
-    decode: Callable[[bytes], Value]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,29 +35,33 @@ class _Group:
     prefix: bytes
     suffix: bytes
     fields: tuple[bytes, ...]
-    slots: tuple[tuple[int, _Slot], ...]
+    cells: Cells
 
     def key(self, values: Sequence[str | int]) -> bytes:
         return self.prefix + b"".join(map(layout.key_value, values)) + self.suffix
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(NamedTuple):
     """A read under way: the commands, and which reply belongs to which row of which group."""
 
-    commands: tuple[Command, ...]
+    commands: Sequence[Command]
     rows: int
-    _starts: tuple[int, ...]
-    _replies: tuple[tuple[int, ...], ...]
+    starts: Sequence[int]
+    replies: Sequence[Sequence[int]]
 
 
 @dataclass(frozen=True, slots=True)
 class ReadPlan:
-    """How to read a feature service: keys to ask with, and columns made of the replies."""
+    """How to read a feature service: keys to ask with, and features made of the replies.
+
+    Attributes:
+        layout: What a row is.
+    """
 
     key_types: Mapping[str, ValueType]
+    layout: Layout
     _groups: tuple[_Group, ...]
-    _width: int
+    _order: tuple[int, ...]
 
     def ask(self, keys: Keys) -> Asked:
         """The commands for some rows; entities that appear in several rows are read once.
@@ -107,21 +71,18 @@ class ReadPlan:
         """
         rows = self._check(keys)
         commands: list[Command] = []
-        starts, replies = [], []
+        starts: list[int] = []
+        replies: list[list[int]] = []
         for group in self._groups:
             starts.append(len(commands))
             columns = [keys[key] for key in group.join_keys]
             seen: dict[tuple[str | int, ...], int] = {}
-            replies.append(
-                tuple(seen.setdefault(row, len(seen)) for row in zip(*columns, strict=True))
-            )
+            replies.append([seen.setdefault(row, len(seen)) for row in zip(*columns, strict=True)])
             commands += [Command(group.key(row), group.fields) for row in seen]
-        return Asked(tuple(commands), rows, tuple(starts), tuple(replies))
+        return Asked(commands, rows, starts, replies)
 
-    def answer(
-        self, asked: Asked, replies: Sequence[Reply], moments: Sequence[int]
-    ) -> list[FeatureColumn]:
-        """The columns of the service, in its order, of one reply a command.
+    def answer(self, asked: Asked, replies: Sequence[Reply], moments: Sequence[int]) -> FeatureRows:
+        """The features of the rows, of one reply a command.
 
         Args:
             asked: What :meth:`ask` gave.
@@ -129,12 +90,14 @@ class ReadPlan:
             moments: When the values of each row must not have outlived their time to live,
                 microseconds since the epoch.
         """
-        columns: list[FeatureColumn | None] = [None] * self._width
-        for group, start, index in zip(self._groups, asked._starts, asked._replies, strict=True):  # noqa: SLF001
-            found = replies[start : start + max(index, default=-1) + 1]
-            for at, slot in group.slots:
-                columns[at] = _column(slot, found, index, moments)
-        return [column for column in columns if column is not None]
+        ends = [*asked.starts[1:], len(replies)]
+        parts = [
+            group.cells.rows(replies[start:end], index, moments)
+            for group, start, end, index in zip(
+                self._groups, asked.starts, ends, asked.replies, strict=True
+            )
+        ]
+        return side_by_side(parts, self.layout, self._order)
 
     def _check(self, keys: Keys) -> int:
         for name in keys:
@@ -161,40 +124,6 @@ class ReadPlan:
         return rows
 
 
-def _column(
-    slot: _Slot, replies: Sequence[Reply], index: Sequence[int], moments: Sequence[int]
-) -> FeatureColumn:
-    cells = [_cell(slot, reply) for reply in replies]
-    if slot.ttl is None:
-        rows = [cells[at] for at in index]
-    else:
-        rows = [
-            _fresh(cells[at], moment - slot.ttl) for at, moment in zip(index, moments, strict=True)
-        ]
-    return FeatureColumn(
-        slot.name,
-        slot.type,
-        [value for value, _, _ in rows],
-        bytes([status for _, status, _ in rows]),
-        [time for _, _, time in rows],
-    )
-
-
-def _cell(slot: _Slot, reply: Reply) -> _Cell:
-    stamp, raw = reply[slot.time_at], reply[slot.value_at]
-    if stamp is None:
-        return None, Status.NOT_FOUND, 0
-    value = None if raw is None else slot.decode(raw)
-    return value, Status.NULL if value is None else Status.PRESENT, layout.decode_time(stamp)
-
-
-def _fresh(cell: _Cell, oldest: int) -> _Cell:
-    _, status, time = cell
-    if time >= oldest or status == Status.NOT_FOUND:
-        return cell
-    return None, Status.EXPIRED, time
-
-
 def compile_plan(definitions: Definitions, service: FeatureService, project: str) -> ReadPlan:
     """Compiles the read plan of a feature service."""
     by_keys: dict[tuple[str, ...], list[int]] = {}
@@ -202,12 +131,30 @@ def compile_plan(definitions: Definitions, service: FeatureService, project: str
         view = definitions.feature_views[ref.view]
         keys = tuple(sorted(definitions.join_keys_of_view(view)))
         by_keys.setdefault(keys, []).append(at)
+    ordered = [_by_kind(definitions, service, wanted) for wanted in by_keys.values()]
     groups = tuple(
-        _group(definitions, service, keys, wanted, project) for keys, wanted in by_keys.items()
+        _group(definitions, service, keys, wanted, project)
+        for keys, wanted in zip(by_keys, ordered, strict=True)
     )
+    order = [at for wanted in ordered for at in wanted]
     types = definitions.key_types(service)
-    ordered = {key: types[key] for key in definitions.join_keys(service)}
-    return ReadPlan(ordered, groups, len(service.features))
+    return ReadPlan(
+        {key: types[key] for key in definitions.join_keys(service)},
+        Layout(_places([group.cells for group in groups], order)),
+        groups,
+        tuple(order.index(at) for at in range(len(order))),
+    )
+
+
+def _type_of(definitions: Definitions, service: FeatureService, at: int) -> ValueType:
+    ref = service.features[at]
+    features = definitions.feature_views[ref.view].features
+    return next(each.type for each in features if each.name == ref.feature)
+
+
+def _by_kind(definitions: Definitions, service: FeatureService, wanted: Sequence[int]) -> list[int]:
+    # Numbers first, then integers, then texts: the cells of a kind are read together.
+    return sorted(wanted, key=lambda at: _ORDER.index(KINDS[_type_of(definitions, service, at)]))
 
 
 def _group(
@@ -218,17 +165,32 @@ def _group(
     project: str,
 ) -> _Group:
     refs = [service.features[at] for at in wanted]
+    types = [_type_of(definitions, service, at) for at in wanted]
+    views = {view: at for at, view in enumerate(dict.fromkeys(ref.view for ref in refs))}
+    counts = dict.fromkeys(Kind, 0)
+    places = []
+    for ref, kind in zip(refs, types, strict=True):
+        places.append(Place(ref.feature, kind, counts[KINDS[kind]], views[ref.view]))
+        counts[KINDS[kind]] += 1
+    spans = [definitions.feature_views[view].ttl for view in views]
+    ttls = tuple(None if span is None else span // _MICROSECOND for span in spans)
+    cells = Cells(Layout(tuple(places)), counts[Kind.NUMBER], counts[Kind.INTEGER], ttls)
     fields = [layout.feature_field(ref.view, ref.feature) for ref in refs]
-    stamps = {view: len(fields) + at for at, view in enumerate(dict.fromkeys(r.view for r in refs))}
-    fields += [layout.time_field(view) for view in stamps]
-    slots = []
-    for position, (at, ref) in enumerate(zip(wanted, refs, strict=True)):
-        view = definitions.feature_views[ref.view]
-        slots.append((at, _slot(view, ref.feature, position, stamps[ref.view])))
-    return _Group(keys, layout.key_prefix(keys), project.encode(), tuple(fields), tuple(slots))
+    fields += [layout.time_field(view) for view in views]
+    return _Group(keys, layout.key_prefix(keys), project.encode(), tuple(fields), cells)
 
 
-def _slot(view: FeatureView, name: str, value_at: int, time_at: int) -> _Slot:
-    kind = next(each.type for each in view.features if each.name == name)
-    ttl = None if view.ttl is None else view.ttl // _MICROSECOND
-    return _Slot(name, kind, value_at, time_at, ttl, layout.DECODERS[kind])
+def _places(cells: Sequence[Cells], order: Sequence[int]) -> tuple[Place, ...]:
+    """The places of all features, in the order of the service, once the groups lie side by side."""
+    placed = []
+    counts, views = dict.fromkeys(Kind, 0), 0
+    for part in cells:
+        places = part.layout.places
+        placed += [
+            place._replace(at=place.at + counts[place.kind], view=place.view + views)
+            for place in places
+        ]
+        for place in places:
+            counts[place.kind] += 1
+        views += len(part.ttls)
+    return tuple(place for _, place in sorted(zip(order, placed, strict=True)))

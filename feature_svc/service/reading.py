@@ -1,0 +1,142 @@
+"""Online reads: one, or all that have come meanwhile in one trip to the store."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple, ParamSpec, Protocol, TypeVar
+
+from feature_svc.domain.online.cells import Reply
+from feature_svc.domain.online.found import FeatureRows
+from feature_svc.domain.online.plan import Asked, Command, Keys, ReadPlan, compile_plan
+from feature_svc.service.catalog import CurrentDefinitions, find_service
+from service_kit.clock import Clock
+from service_kit.errors import DomainError, Internal, InvalidArgument
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MOST_PLANS = 1_000
+_MICROSECOND = timedelta(microseconds=1)
+P = ParamSpec("P")
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
+
+
+class Source(Protocol):
+    """What is read from."""
+
+    @property
+    def project(self) -> str: ...
+    def read(self, commands: Sequence[Command]) -> list[Reply]: ...
+
+
+class Wanted(NamedTuple):
+    """Features that somebody wants.
+
+    Attributes:
+        service: Id of a feature service.
+        keys: A column of n values for each join key of the service.
+        as_of_us: When values of each of the n rows must not have outlived their time to live,
+            microseconds since the epoch, 0 for now; empty when it is now for all.
+    """
+
+    service: str
+    keys: Keys
+    as_of_us: Sequence[int] = ()
+
+
+class _Ready(NamedTuple):
+    plan: ReadPlan
+    asked: Asked
+    moments: Sequence[int]
+
+    def answer(self, replies: Sequence[Reply]) -> FeatureRows:
+        return self.plan.answer(self.asked, replies, self.moments)
+
+
+class OnlineReads:
+    """Reads features.
+
+    Values are the newest of each entity, also those newer than the moment that is asked for. One
+    that was never written, or whose time to live is over, is missing, with a status that says
+    which.
+
+    Args:
+        current: The definitions in force.
+        source: The online store.
+    """
+
+    def __init__(self, clock: Clock, current: CurrentDefinitions, source: Source) -> None:
+        self._clock = clock
+        self._current = current
+        self._source = source
+        self._plans: dict[tuple[int, str], ReadPlan] = {}
+
+    def read(self, wanted: Wanted) -> FeatureRows:
+        """The features of some entities.
+
+        Raises:
+            NotFound: There is no such feature service.
+            InvalidArgument: `UNEVEN_COLUMNS`, or a key column is missing, unknown or of another
+                type.
+            Unavailable: The online store does not answer.
+        """
+        ready = self._prepared(wanted)
+        return ready.answer(self._source.read(ready.asked.commands))
+
+    def read_all(self, wanted: Sequence[Wanted]) -> list[FeatureRows | DomainError]:
+        """What each reader wants, or why it gets nothing, in one trip to the store."""
+        found = [_tried(self._prepared, each) for each in wanted]
+        ready = [each for each in found if isinstance(each, _Ready)]
+        try:
+            replies = self._source.read([each for one in ready for each in one.asked.commands])
+        except DomainError as error:
+            return [error if isinstance(each, _Ready) else each for each in found]
+        answers: list[FeatureRows | DomainError] = []
+        at = 0
+        for each in found:
+            if isinstance(each, DomainError):
+                answers.append(each)
+                continue
+            start, at = at, at + len(each.asked.commands)
+            answers.append(_tried(_Ready.answer, each, replies[start:at]))
+        return answers
+
+    def _prepared(self, wanted: Wanted) -> _Ready:
+        plan = self._plan(wanted.service)
+        asked = plan.ask(wanted.keys)
+        now = micros(self._clock.now())
+        if not wanted.as_of_us:
+            moments: Sequence[int] = [now] * asked.rows
+        elif len(wanted.as_of_us) != asked.rows:
+            raise InvalidArgument("UNEVEN_COLUMNS", "has another length", field="as_of_us")
+        else:
+            moments = [each or now for each in wanted.as_of_us]
+        return _Ready(plan, asked, moments)
+
+    def _plan(self, service: str) -> ReadPlan:
+        generation, definitions = self._current.get()
+        plan = self._plans.get((generation, service))
+        if plan is None:
+            found = find_service(definitions, service, field="feature_service")
+            plan = compile_plan(definitions, found, self._source.project)
+            if len(self._plans) >= _MOST_PLANS:
+                self._plans = {}
+            self._plans[generation, service] = plan
+        return plan
+
+
+def _tried(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | DomainError:
+    # What is wrong with one read is no matter of the others.
+    try:
+        return work(*args, **kwargs)
+    except DomainError as error:
+        return error
+    except Exception:
+        _log.exception("an online read failed")
+        return Internal("INTERNAL", "internal error")
+
+
+def micros(moment: datetime) -> int:
+    """Microseconds since the epoch."""
+    return (moment - EPOCH) // _MICROSECOND
