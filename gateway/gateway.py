@@ -114,7 +114,7 @@ class Gateway:
             ("/v2/models/", "/infer"): infer,
             ("/v1/endpoints/", ":predict"): predict,
         }
-        self.lane = HotLane(self.plane, self._pool, self.door, front, hot)
+        self.lane = HotLane(self.plane, self._pool, self._reader, self.door, front, hot)
         return front
 
     async def start(self) -> None:

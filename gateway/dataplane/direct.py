@@ -1,8 +1,8 @@
 """The common case of a prediction, answered by callbacks: no task, no future, no timer of its own.
 
-Only that case: the caller gives every input, every variant has a replica, and nothing goes wrong.
-Whatever else there is (features to look up, a lost replica, a model's failure, a deadline) is left
-to `DataPlane.predict`, so that there is one place that knows what to do then.
+Only that case: every variant has a replica, every feature that is looked up is there, and nothing
+goes wrong. Whatever else there is (an unknown entity, a lost replica, a model's failure, a
+deadline) is left to `DataPlane.predict`, so that there is one place that knows what to do then.
 """
 
 from __future__ import annotations
@@ -16,13 +16,16 @@ from gateway.dataplane.ask import Answer, Ask, Prepared, Scored
 from gateway.dataplane.cache import Look
 from gateway.dataplane.core import SHARE_BEFORE_FALLBACK, DataPlane
 from gateway.dataplane.deadlines import Deadlines
+from gateway.dataplane.feature_wire import FeatureColumns
+from gateway.dataplane.features import FeatureReader, Lookup
 from gateway.dataplane.pool import ReplicaPool
-from gateway.dataplane.prepare import given_inputs
+from gateway.dataplane.prepare import Needs, add_features, given_inputs, needs_of
 from gateway.dataplane.replicas import Item, ReplicaError, ReplicaStream
 from gateway.dataplane.replicas import Scored as Outcome
 from gateway.dataplane.routing import Route, Variant
 from gateway.dataplane.scorer import decode_outputs
 from gateway.dataplane.split import check_ask, groups_of, units_of
+from service_kit.errors import DomainError, Unavailable
 from service_kit.ids import uuid7_strs
 
 _NOTHING = Outcome(b"", 0)
@@ -57,11 +60,23 @@ class _Part(Item):
 
     Attributes:
         places: Places of the rows in the request.
-        stream: Nothing when the cache has all the answers.
+        stream: Nothing when the cache has all the answers, and until what is looked up is there.
         look: What the cache has, where answers are kept; only what it lacks is sent.
+        needs: What is to be looked up before, if anything.
+        lookup: Set while it is looked up.
     """
 
-    __slots__ = ("look", "path", "pending", "places", "prepared", "stream", "variant")
+    __slots__ = (
+        "look",
+        "lookup",
+        "needs",
+        "path",
+        "pending",
+        "places",
+        "prepared",
+        "stream",
+        "variant",
+    )
     pending: Pending
 
     def __init__(
@@ -70,8 +85,8 @@ class _Part(Item):
         variant: Variant,
         places: list[int],
         prepared: Prepared,
-        stream: ReplicaStream | None,
-        look: Look | None = None,
+        look: Look | None,
+        needs: Needs | None,
     ) -> None:
         if look is None:
             super().__init__(prepared.matrix, len(places))
@@ -81,8 +96,14 @@ class _Part(Item):
         self.variant = variant
         self.places = places
         self.prepared = prepared
-        self.stream = stream
+        self.stream: ReplicaStream | None = None
         self.look = look
+        self.needs = needs
+        self.lookup: Lookup | None = None
+
+    def looked_up(self, found: FeatureColumns | DomainError) -> None:
+        """The features are there, or not to be had."""
+        self.path.complete(self, found)
 
     def done(self, outcome: Outcome | ReplicaError) -> None:
         """A replica has answered, or failed."""
@@ -95,11 +116,13 @@ class DirectPath:
     Args:
         plane: Knows the routes, counts what is under way, and records the answers.
         pool: The replicas.
+        reader: The online store.
     """
 
-    def __init__(self, plane: DataPlane, pool: ReplicaPool) -> None:
+    def __init__(self, plane: DataPlane, pool: ReplicaPool, reader: FeatureReader) -> None:
         self._plane = plane
         self._pool = pool
+        self._reader = reader
         self._pending = Deadlines[Pending](self._give_up)
 
     def take(self, ask: Ask, done: Done) -> bool:
@@ -125,44 +148,66 @@ class DirectPath:
         self._pending.add(pending)
         for part in parts:
             part.pending = pending
-            if part.stream is not None:
-                part.stream.submit(part)
-            else:
-                # Not at once: whoever asks does not expect the answer before this returns.
-                asyncio.get_running_loop().call_soon(self._told_known, part)
+            self._start(part)
         return True
 
     def _parts(self, route: Route, ask: Ask, ids: list[str], units: list[str]) -> list[_Part]:
+        """A part for each variant; none at all when one of them is for the ordinary way."""
         parts = []
         for variant, rows in groups_of(route, ask, ids, units):
-            if variant.plan.looked_up:
+            part = self._part(route, ask, variant, rows)
+            if part is None:
                 return []
-            if route.cache_rows:
-                part = self._known_part(route, ask, variant, rows)
-                if part is None:
-                    return []
-                parts.append(part)
-                continue
-            try:
-                stream = self._pool.choose(variant.model_version)
-            except ReplicaError:
-                return []
-            parts.append(_Part(self, variant, rows, given_inputs(variant, ask, rows), stream))
+            parts.append(part)
         return parts
 
-    def _known_part(
-        self, route: Route, ask: Ask, variant: Variant, rows: list[int]
-    ) -> _Part | None:
-        """A part of which the cache may know some rows; nothing when others want a replica."""
+    def _part(self, route: Route, ask: Ask, variant: Variant, rows: list[int]) -> _Part | None:
         prepared = given_inputs(variant, ask, rows)
-        look = self._plane.cache.look(route, variant, prepared.matrix)
-        if not look.missing:
-            return _Part(self, variant, rows, prepared, None, look)
+        given = ask.event_times_us
+        as_of = [given[row] for row in rows] if given else None
+        needs = needs_of(variant, ask, prepared, as_of)
+        look: Look | None = None
+        if route.cache_rows:
+            if needs is not None:
+                return None
+            look = self._plane.cache.look(route, variant, prepared.matrix)
+        part = _Part(self, variant, rows, prepared, look, needs)
+        if needs is None and (look is None or look.missing):
+            try:
+                part.stream = self._pool.choose(variant.model_version)
+            except ReplicaError:
+                return None
+        return part
+
+    def _start(self, part: _Part) -> None:
+        loop = asyncio.get_running_loop()
+        if part.needs is not None:
+            try:
+                part.lookup = self._reader.ask(*part.needs, part.pending.expires, part.looked_up)
+            except DomainError as error:
+                loop.call_soon(part.looked_up, error)
+        elif part.stream is not None:
+            part.stream.submit(part)
+        else:
+            # Not at once: whoever asks does not expect the answer before this returns.
+            loop.call_soon(self._told_known, part)
+
+    def complete(self, part: _Part, found: FeatureColumns | DomainError) -> None:
+        """Send a part once its features are there."""
+        part.lookup = None
+        if part.pending not in self._pending:
+            return
         try:
-            stream = self._pool.choose(variant.model_version)
-        except ReplicaError:
-            return None
-        return _Part(self, variant, rows, prepared, stream, look)
+            if isinstance(found, DomainError):
+                raise found
+            if add_features(part.variant, part.prepared, found, part.rows) is not None:
+                raise Unavailable("FEATURE_MISSING", "a required feature has no value")
+            stream = self._pool.choose(part.variant.model_version)
+        except (DomainError, ReplicaError):
+            self._give_up(part.pending)  # the ordinary way says what is wrong
+            return
+        part.inputs = part.prepared.matrix
+        stream.submit(part)
 
     def _told_known(self, part: _Part) -> None:
         if part.pending in self._pending:  # its time may be over
@@ -199,6 +244,9 @@ class DirectPath:
         self._plane.leave(pending.route)
         for part in pending.parts:
             part.abandoned = True
+            if part.lookup is not None:
+                part.lookup.abandoned = True
+                part.lookup = None
         pending.parts = ()  # they know the request: the collector of cycles has nothing to do
 
     def _give_up(self, pending: Pending) -> None:

@@ -19,6 +19,7 @@ from gateway.dataplane.ask import Answer, Ask, BlockAnswer
 from gateway.dataplane.blocks import Blocks
 from gateway.dataplane.core import DataPlane
 from gateway.dataplane.direct import DirectPath
+from gateway.dataplane.features import FeatureReader
 from gateway.dataplane.lots import Lot, Lots
 from gateway.dataplane.pool import ReplicaPool
 from gateway.dataplane.routing import Route, RoutingState, Variant
@@ -164,12 +165,13 @@ class HotLane:
         self,
         plane: DataPlane,
         pool: ReplicaPool,
+        reader: FeatureReader,
         door: Door,
         front: Front,
         routes: Mapping[tuple[str, str], HotRoute],
     ) -> None:
         self._plane = plane
-        self._direct = DirectPath(plane, pool)
+        self._direct = DirectPath(plane, pool, reader)
         self._blocks = Blocks(plane, pool)
         self._lots: Lots[Caller] = Lots(plane, pool, self._answered)
         self._door = door
