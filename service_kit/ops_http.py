@@ -58,6 +58,7 @@ class OpsServer:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
+    timeout = 0  # `handle_request` waits for nobody: the caller may be gone already
 
     def __init__(self, *args: Any) -> None:
         self._told, self._ending = socket.socketpair()
@@ -69,7 +70,7 @@ class _Server(ThreadingHTTPServer):
             selector.register(self, selectors.EVENT_READ)
             selector.register(self._told, selectors.EVENT_READ)
             while all(key.fileobj is not self._told for key, _ in selector.select()):
-                self._handle_request_noblock()
+                self.handle_request()
 
     def tell(self) -> None:
         """Have it stop."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from dbos import _dbos as launching
+launching: Any = importlib.import_module("dbos._dbos")
+"""Where DBOS starts its threads; its types do not show that."""
 
 CALM_S = 15.0
 """Seconds between two looks for what another process has asked for, or left behind."""
