@@ -24,6 +24,7 @@ def start_command(role: str, env: Mapping[str, str], host: str) -> list[str]:
     cpus = env.get("MODELYARD_RAY_CPUS", "")
     command = [
         *("ray", "start", "--disable-usage-stats", f"--node-ip-address={host}"),
+        "--include-log-monitor=false",  # nobody has logs sent to a driver
         *(f"--node-manager-port={NODE_PORT}", f"--object-store-memory={OBJECT_STORE_BYTES}"),
     ]
     if role == "head":
@@ -31,6 +32,7 @@ def start_command(role: str, env: Mapping[str, str], host: str) -> list[str]:
         return [
             *command,
             *("--head", f"--port={port}", "--num-cpus=0", "--include-dashboard=false", "--block"),
+            "--no-monitor",  # nor nodes added
         ]
     if role == "worker":
         offer = [f"--num-cpus={cpus}"] if cpus else []

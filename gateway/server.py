@@ -10,7 +10,7 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,6 +28,7 @@ from service_kit.readiness import Readiness
 #: Seconds that requests under way get once the gateway stops, and the process altogether.
 GRACE_S = 3.5
 MOST_SECONDS_TO_STOP = 6.0
+DATE_S = 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -106,7 +107,23 @@ def bind(address: str) -> socket.socket:
 
 
 class _Server(uvicorn.Server):  # type: ignore[misc]
-    """Uvicorn without its own handling of signals."""
+    """Uvicorn without its own handling of signals, and told to stop instead of looking for it."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self._told = asyncio.Event()
+
+    def stop(self) -> None:
+        """End once what is under way is done."""
+        self.should_exit = True
+        self._told.set()
+
+    async def main_loop(self) -> None:
+        """Renew the date of the answers each second, until told to stop."""
+        while not await self.on_tick(0):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(DATE_S):
+                    await self._told.wait()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -133,7 +150,7 @@ def _uvicorn_config(gateway: Gateway, settings: GatewaySettings) -> Any:
 def _stop_on_signals(gateway: Gateway, http: _Server) -> None:
     def stop() -> None:
         gateway.health.drain()
-        http.should_exit = True
+        http.stop()
         timer = threading.Timer(MOST_SECONDS_TO_STOP, os._exit, args=(0,))
         timer.daemon = True
         timer.start()

@@ -77,6 +77,9 @@ def build(settings: MonitorSettings) -> Application:
         },
         clock,
     )
+    follower = Follower(transactions, monitoring, RegistryLineages(peers), clock)
+    storage.ACTIONS.tell(responder.stir)
+    storage.FOLLOWINGS.tell(follower.stir)
     return Application(
         services=[
             (
@@ -90,7 +93,7 @@ def build(settings: MonitorSettings) -> Application:
             AnswerUpkeep(engine, idempotency, clock),
             *consumers(engine, streams, Ingestion(judgement, clock)),
             responder,
-            Follower(transactions, monitoring, RegistryLineages(peers), clock),
+            follower,
             Retention(transactions, timedelta(days=settings.keep_predictions_days), clock),
         ],
         pings={"database": lambda: _ping(engine), "redis": streams.ping},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import selectors
 import socket
 import threading
 from collections.abc import Callable
@@ -39,7 +40,7 @@ class OpsServer:
         shown = f"[{host}]" if ":" in host else host
         self.address = f"{shown}:{self._server.server_address[1]}"
         self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(0.1,), name="ops-http", daemon=True
+            target=self._server.serve_until_told, name="ops-http", daemon=True
         )
 
     def start(self) -> None:
@@ -49,7 +50,7 @@ class OpsServer:
     def stop(self) -> None:
         """Stop answering and free the port."""
         if self._thread.is_alive():
-            self._server.shutdown()
+            self._server.tell()
             self._thread.join()
         self._server.server_close()
 
@@ -57,6 +58,29 @@ class OpsServer:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
+    timeout = 0  # `handle_request` waits for nobody: the caller may be gone already
+
+    def __init__(self, *args: Any) -> None:
+        self._told, self._ending = socket.socketpair()
+        super().__init__(*args)
+
+    def serve_until_told(self) -> None:
+        """Serve without looking many times a second whether to stop, as `serve_forever` does."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self, selectors.EVENT_READ)
+            selector.register(self._told, selectors.EVENT_READ)
+            while all(key.fileobj is not self._told for key, _ in selector.select()):
+                self.handle_request()
+
+    def tell(self) -> None:
+        """Have it stop."""
+        self._ending.close()
+
+    def server_close(self) -> None:
+        """Free the port."""
+        super().server_close()
+        self._ending.close()
+        self._told.close()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A broken connection is nobody's news."""

@@ -42,7 +42,10 @@ from service_kit.streams.redis_streams import EventStreams
 logger = logging.getLogger(__name__)
 
 BATCH = 500
-POLL_S = 1.0
+#: Who publishes wakes the relay; by itself it looks whether Redis has lost something.
+POLL_S = 5.0
+#: While another process of the service sends, which may have looked before our rows were there.
+ELSEWHERE_S = 1.0
 MEASURE_EVERY_S = 5.0
 PRUNE_EVERY_S = 60.0
 MAX_PAUSE_S = 5.0
@@ -133,6 +136,7 @@ class OutboxRelay:
         self._last: int | None = None
         self._next_prune = 0.0
         self._next_measure = 0.0
+        self._elsewhere = False
         self._wakeup = threading.Event()
         self._stopping = False
         self._thread: threading.Thread | None = None
@@ -179,7 +183,8 @@ class OutboxRelay:
         """One of a service's processes sends at a time; else their batches would interleave."""
         with transaction(self._engine) as session:
             key = zlib.crc32(self._name.encode())
-            if not session.scalar(select(func.pg_try_advisory_xact_lock(key))):
+            self._elsewhere = not session.scalar(select(func.pg_try_advisory_xact_lock(key)))
+            if self._elsewhere:
                 return 0
             events = self._unsent(session)
             if sent := self._append(events):
@@ -244,7 +249,7 @@ class OutboxRelay:
                 failures = 0
                 self._measure()
                 if not busy:
-                    self._wakeup.wait(POLL_S)
+                    self._wakeup.wait(ELSEWHERE_S if self._elsewhere else POLL_S)
             except Exception as error:
                 failures += 1
                 if failures == 1 or not isinstance(error, Unavailable):

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from abc import ABC, abstractmethod
 
 from service_kit.errors import Unavailable
 
 STOP_WAIT_S = 2.0
+#: Seconds after something happened in which more may follow.
+LASTING_S = 30.0
 _log = logging.getLogger(__name__)
 
 
@@ -22,13 +25,20 @@ class Periodic(ABC):
         thread: Name of its thread.
         every: Seconds between two times.
         at_once: False to begin with a pause.
+        calm: Seconds between two times while nothing has happened for `LASTING_S`, for work
+            that is told of what happens (`stir`); by default `every`.
     """
 
-    def __init__(self, thread: str, every: float, *, at_once: bool = True) -> None:
+    def __init__(
+        self, thread: str, every: float, *, at_once: bool = True, calm: float | None = None
+    ) -> None:
         self._name = thread
         self._every = every
+        self._calm = every if calm is None else calm
         self._at_once = at_once
+        self._stirred = time.monotonic()
         self._stop_asked = threading.Event()
+        self._wakeup = threading.Event()
         self._thread: threading.Thread | None = None
 
     @property
@@ -39,15 +49,23 @@ class Periodic(ABC):
     def start(self) -> None:
         """Begin."""
         self._stop_asked.clear()
+        self._wakeup.clear()
+        self._stirred = time.monotonic()
         self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
         """End after what is at hand."""
         self._stop_asked.set()
+        self._wakeup.set()
         if self._thread is not None:
             self._thread.join(timeout=STOP_WAIT_S)
             self._thread = None
+
+    def stir(self) -> None:
+        """Something has happened: work now, and at short intervals for a while."""
+        self._stirred = time.monotonic()
+        self._wakeup.set()
 
     @abstractmethod
     def work(self) -> bool:
@@ -55,8 +73,15 @@ class Periodic(ABC):
 
     def _run(self) -> None:
         more = self._at_once
-        while more or not self._stop_asked.wait(self._every):
+        while more or not self._paused():
             more = not self.stopping and self._worked()
+
+    def _paused(self) -> bool:
+        """Wait for the next time; whether it is to end."""
+        lately = time.monotonic() - self._stirred < LASTING_S
+        self._wakeup.wait(self._every if lately else self._calm)
+        self._wakeup.clear()
+        return self.stopping
 
     def _worked(self) -> bool:
         try:

@@ -57,7 +57,7 @@ def build(settings: ServingSettings) -> Application:
     replicas = RayReplicas(replica_settings(settings))
     reconciler = service.Reconciler(store, replicas)
     dataplane = make_dataplane(settings, store, clock)
-    wake = reconciler.notify
+    wake = replicas.connected = reconciler.notify
     durable = DurableEngine(settings.durable_url, "serving", WORKFLOW_VERSION)
     record = (store, registry)
     endpoints, rollouts = releases(settings, record, dataplane, durable, peers, wake)
@@ -235,9 +235,10 @@ def stream_scorers(
     streams = RedisScorerStreams(settings.redis_url, settings.stream_prefix, claim_after)
     # Who waits for an answer keeps its events: it has given up before others take them over.
     inference = GatewayInference(peers, settings.stream_claim_after_s / 2)
-    api = StreamScorerApi(ScorerService(kept, streams, clock), streams.names)
+    supervisor = ScoringSupervisor(kept, streams, inference)
+    use = ScorerService(kept, streams, clock, supervisor.notify)
     add = stream_pb2_grpc.add_StreamScorerServiceServicer_to_server
-    return ScoringSupervisor(kept, streams, inference), (add, api)
+    return supervisor, (add, StreamScorerApi(use, streams.names))
 
 
 def worker_config(settings: ServingSettings, version: ModelVersion) -> dict[str, Any]:

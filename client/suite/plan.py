@@ -31,6 +31,35 @@ RAY_METRICS, RAY_CLIENT, FEATURE_FRAMES = 33, 34, 27
 """Offsets of the other ports; a service's metrics port lies `METRICS` above its own."""
 
 
+QUIET_RAY = {
+    # Ray Serve starts and looks after replicas; requests do not pass through it.
+    "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",
+    "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "10000",
+    # Statistics of Ray about itself, and events for a dashboard that does not run.
+    "RAY_event_stats": "0",
+    "RAY_task_events_report_interval_ms": "0",
+    "RAY_io_context_monitor_probe_interval_ms": "10000",
+    "RAY_metrics_report_interval_ms": "30000",
+    "REPORTER_UPDATE_INTERVAL_MS": "30000",
+    "EVENT_AGENT_REPORT_INTERVAL_SECONDS": "5",
+    "METRICS_RECORD_INTERVAL_S": "30",
+    # For an autoscaler of nodes that does not run.
+    "RAY_report_worker_backlog_interval_ms": "10000",
+    "RAY_gcs_pull_resource_loads_period_milliseconds": "10000",
+    # What a node does ten times a second: for thousands of tasks a second, not for a few.
+    "RAY_raylet_check_gc_period_milliseconds": "1000",
+    "RAY_kill_idle_workers_interval_ms": "1000",
+    "RAY_local_fs_monitor_interval_ms": "1000",
+    "RAY_object_manager_timer_freq_ms": "500",
+}
+"""How rarely Ray looks after what nobody waits for; `compose.yaml` says the same."""
+
+ONE_NODE_RAY = {
+    # Other nodes would place by what they know of this one.
+    "RAY_raylet_report_resources_period_milliseconds": "1000",
+}
+
+
 @dataclass(frozen=True)
 class SuiteSettings:
     """How the suite is set up on this machine."""
@@ -120,6 +149,8 @@ def shared_environment(settings: SuiteSettings) -> dict[str, str]:
         "RAY_AUTH_TOKEN_PATH": str(settings.keys("ray.token")),
         "RAY_worker_niceness": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
+        **QUIET_RAY,
+        **ONE_NODE_RAY,
         "MLFLOW_TRACKING_URI": settings.mlflow_url,
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "FEAST_USAGE": "False",
@@ -225,6 +256,8 @@ def ray(settings: SuiteSettings, shared: Mapping[str, str]) -> ProcessSpec:
     command = (
         str(Path(sys.executable).with_name("ray")),
         *("start", "--head", "--block", "--disable-usage-stats", "--include-dashboard=false"),
+        # Nobody has logs sent to a driver, nor nodes added.
+        *("--include-log-monitor=false", "--no-monitor"),
         *("--node-ip-address=127.0.0.1", f"--port={port}", f"--num-cpus={max(settings.cpus, 2)}"),
         *("--min-worker-port=0", "--max-worker-port=0", "--object-store-memory=268435456"),
         f"--dashboard-agent-listen-port={settings.port + RAY_AGENT}",

@@ -57,6 +57,7 @@ class EventLog:
         self._exposures: list[ExposureRow] = []
         self._unsent: list[tuple[str, list[Event], int]] = []
         self._rows = 0
+        self._some = asyncio.Event()
         self._full = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._sending: asyncio.Task[int] | None = None
@@ -131,6 +132,8 @@ class EventLog:
         if self._rows + rows > self._most:
             self._drop(stream, rows)
             return False
+        if not self._rows:
+            self._some.set()
         self._rows += rows
         if self._rows >= FLUSH_ROWS:
             self._full.set()
@@ -138,6 +141,9 @@ class EventLog:
 
     async def _run(self) -> None:
         while True:
+            if not self._rows:
+                self._some.clear()
+                await self._some.wait()
             try:
                 async with asyncio.timeout(FLUSH_S):
                     await self._full.wait()

@@ -23,7 +23,7 @@ from service_kit.periodic import Periodic
 LEASE = timedelta(seconds=120)
 _LONGEST_PAUSE_S = 300.0
 _MOST_DOUBLINGS = 10
-_POLL_S = 0.5
+_POLL_S, _CALM_S = 0.5, 5.0
 _BATCH = 20
 #: What will be the same however often one asks; all else is tried again.
 _SETTLED = (NotFound, InvalidArgument, FailedPrecondition)
@@ -36,7 +36,7 @@ class Follower(Periodic):
     That a version is to be followed is on record before anything is done about it, and stays so
     until the transaction that switches. A monitor is taken with a lease; who dies in between
     leaves it to be done again. A peer that is away is asked again, ever more seldom, for as long
-    as the version answers.
+    as the version answers. Who records that a version is to be followed tells it so (`stir`).
 
     Args:
         transactions: Opens a transaction.
@@ -48,7 +48,7 @@ class Follower(Periodic):
     def __init__(
         self, transactions: Transactions, monitoring: Monitoring, lineages: Lineages, clock: Clock
     ) -> None:
-        super().__init__("follower", _POLL_S)
+        super().__init__("follower", _POLL_S, calm=_CALM_S)
         self._transactions = transactions
         self._monitoring = monitoring
         self._lineages = lineages

@@ -33,7 +33,7 @@ from service_kit.periodic import Periodic
 LEASE = timedelta(seconds=60)
 MOST_TRIES = 12
 _LONGEST_PAUSE_S = 300.0
-_POLL_S = 0.5
+_POLL_S, _CALM_S = 0.5, 5.0
 _BATCH = 20
 _TRANSIENT = (Unavailable, DeadlineExceeded, Conflict, ResourceExhausted)
 #: z-score from which on a greater log loss is no accident.
@@ -46,6 +46,7 @@ class Responder(Periodic):
 
     An action is claimed with a lease, done outside any transaction and then marked. Who dies in
     between leaves it to be done again with the same `request_id`, by which the other side knows it.
+    Who records an action tells it so (`stir`).
 
     Args:
         transactions: Opens a transaction.
@@ -56,7 +57,7 @@ class Responder(Periodic):
     def __init__(
         self, transactions: Transactions, executors: Mapping[Response, Executor], clock: Clock
     ) -> None:
-        super().__init__("responder", _POLL_S)
+        super().__init__("responder", _POLL_S, calm=_CALM_S)
         self._transactions = transactions
         self._executors = executors
         self._clock = clock

@@ -8,12 +8,12 @@ from contextlib import AbstractContextManager, contextmanager
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from monitor_svc.storage.alerts import AlertRows
+from monitor_svc.storage.alerts import ACTIONS, AlertRows
 from monitor_svc.storage.labels import LabelRows
-from monitor_svc.storage.monitors import MonitorRows
+from monitor_svc.storage.monitors import FOLLOWINGS, MonitorRows
 from service_kit.database import reading, transaction
 
-__all__ = ["SqlStore", "reads", "transactions"]
+__all__ = ["ACTIONS", "FOLLOWINGS", "SqlStore", "reads", "transactions"]
 
 
 class SqlStore(MonitorRows, LabelRows, AlertRows):

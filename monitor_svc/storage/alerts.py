@@ -14,7 +14,11 @@ from monitor_svc.events import alert_event
 from monitor_svc.storage import codec
 from monitor_svc.storage.sql import upsert
 from monitor_svc.storage.tables import actions, alerts, outbox
+from service_kit.bell import Bell
 from service_kit.outbox import publish
+
+#: Rings when an action waits to be done.
+ACTIONS = Bell()
 
 
 class AlertRows:
@@ -85,6 +89,8 @@ class AlertRows:
             "why": action.why,
         }
         upsert(self._session, actions, [values])
+        if action.state is ActionState.PENDING:
+            ACTIONS.ring_after(self._session)
 
     def claim_actions(self, now: datetime, lease_until: datetime, limit: int) -> list[Action]:
         """Pending actions that are due; nobody else gets them before the lease ends."""

@@ -17,6 +17,10 @@ from monitor_svc.storage import codec
 from monitor_svc.storage.sql import upsert
 from monitor_svc.storage.tables import idempotency, monitor_references, monitors, windows
 from service_kit import idempotency as answers
+from service_kit.bell import Bell
+
+#: Rings when a monitor has a reference to follow to.
+FOLLOWINGS = Bell()
 
 _LOCK = 0x6D6F6E69  # "moni"
 
@@ -76,6 +80,7 @@ class MonitorRows:
     def save_monitor(self, monitor: Monitor) -> None:
         """Insert or replace."""
         early = monitor.mark.early_us or (None, None)
+        due = monitor.following.due if monitor.following else None
         values = {
             "id": monitor.id,
             "endpoint": monitor.endpoint,
@@ -90,9 +95,11 @@ class MonitorRows:
             "since_us": monitor.since_us,
             "reference_version": monitor.reference_version,
             "following": codec.following_out(monitor.following),
-            "following_due": monitor.following.due if monitor.following else None,
+            "following_due": due,
         }
         upsert(self._session, monitors, [values])
+        if due is not None:
+            FOLLOWINGS.ring_after(self._session)
 
     def reference(self, monitor_id: str, epoch: int) -> Reference | None:
         """The reference of an epoch; decoded once per process."""

@@ -23,6 +23,7 @@ from dbos import error as dbos_errors
 from service_kit.database import make_engine
 from service_kit.durable.context import Interrupt, Interrupted, WorkflowContext
 from service_kit.durable.outcomes import Json, StepFailed, WorkflowFailed, error_from
+from service_kit.durable.pace import Pace
 from service_kit.errors import DomainError, FailedPrecondition, NotFound
 
 WorkflowFunction = Callable[[WorkflowContext, Json], Json]
@@ -86,6 +87,7 @@ class DurableEngine:
         self._workflows: dict[str, Callable[[Json], Json]] = {}
         self._queues: dict[str, int] = {}
         self._running: dict[str, Interrupt] = {}
+        self._pace = Pace(lambda: bool(self._running))
         self._dbos: Any = None
         self._lock = threading.Lock()
         self._stopping = False
@@ -121,7 +123,8 @@ class DurableEngine:
         for name, function in self._functions.items():
             self._workflows[name] = DBOS.workflow(name=name)(self._wrapped(function))
         try:
-            DBOS.launch()
+            with self._pace.of(self._dbos):
+                DBOS.launch()
             for name, concurrency in self._queues.items():
                 DBOS.register_queue(
                     name,
@@ -129,6 +132,7 @@ class DurableEngine:
                     polling_interval_sec=QUEUE_POLL_S,
                     on_conflict="always_update",
                 )
+            self._pace.stir()
         except BaseException:
             self.shutdown()
             raise
@@ -162,6 +166,7 @@ class DurableEngine:
                     DBOS.start_workflow(function, input)
 
         _outside(begin)
+        self._pace.stir()
 
     def send(self, workflow_id: str, topic: str, payload: Json, *, key: str = "") -> None:
         """Send a message to a workflow; messages with one `key` are one message.
@@ -220,6 +225,7 @@ class DurableEngine:
             raise FailedPrecondition("WORKFLOW_ENDED", "the workflow has ended")
         if found.status in ("CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"):
             _outside(lambda: DBOS.resume_workflow(workflow_id, queue_name=queue or None))
+            self._pace.stir()
 
     @property
     def background(self) -> EngineBackground:
@@ -272,6 +278,7 @@ class DurableEngine:
         with self._lock:
             if self._running.get(workflow_id) is interrupt:
                 del self._running[workflow_id]
+        self._pace.stir()
 
     def _find(self, workflow_id: str) -> WorkflowStatus:
         found = _outside(lambda: DBOS.get_workflow_status(workflow_id))

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -74,6 +74,9 @@ class RayReplicas:
 
     One application a version, because a change of an application restarts its ingress: so loading
     a challenger never touches the champion.
+
+    Attributes:
+        connected: Called, on a thread of ours, each time that Ray is connected.
     """
 
     def __init__(self, settings: ReplicaSettings) -> None:
@@ -84,6 +87,7 @@ class RayReplicas:
         self._ready = threading.Event()
         self._closing = threading.Event()
         self._keeper: threading.Thread | None = None
+        self.connected: Callable[[], None] = lambda: None
 
     def start(self) -> None:
         """Begin to connect, on a thread of its own."""
@@ -178,6 +182,7 @@ class RayReplicas:
             if child.stdout.readline():
                 timer.cancel()
                 self._ready.set()
+                self.connected()
                 _log.info("Ray is connected", extra={"seconds": time.monotonic() - begun})
             for line in child.stdout:
                 answers.put(line)

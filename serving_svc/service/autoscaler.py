@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 from service_kit.errors import DomainError, NotFound
@@ -15,6 +15,8 @@ from serving_svc.service.dataplane import DataPlane
 from serving_svc.service.ports import Store
 
 LOOK_S = 1.0
+#: Seconds for which the record is kept in mind: the load changes by the second, the bounds do not.
+RECORD_S = 5.0
 _log = logging.getLogger(__name__)
 
 
@@ -43,6 +45,8 @@ class Autoscaler:
         self._reconcile = reconcile
         self._clock = clock
         self._scalings: dict[str, Scaling] = {}
+        self._record: tuple[Mapping[str, Bounds], Sequence[Deployment]] = ({}, ())
+        self._record_due = 0.0
         self._stopping = threading.Event()
 
     def start(self) -> None:
@@ -61,17 +65,13 @@ class Autoscaler:
                 message = "another count of replicas"
                 _log.info(message, extra={"app": deployment.app, "replicas": count})
         if counts:
+            self._record_due = 0.0
             self._reconcile()
 
     def _counts(self) -> list[tuple[Deployment, int]]:
         """The deployments whose count changes, with the new one."""
         now, loads = self._clock(), self._dataplane.loads()
-        with self._store.read() as unit:
-            bounds = {
-                each.endpoint_id: Bounds(each.min_replicas, each.max_replicas)
-                for each in unit.endpoints()
-            }
-            deployments = [each for each in unit.deployments() if each.wanted and not each.failure]
+        bounds, deployments = self._recorded(now, loads.keys())
         changed = []
         known, self._scalings = self._scalings, {}
         for each in deployments:
@@ -84,6 +84,21 @@ class Autoscaler:
             if count != each.replicas:
                 changed.append((each, count))
         return changed
+
+    def _recorded(
+        self, now: float, reporting: Collection[str]
+    ) -> tuple[Mapping[str, Bounds], Sequence[Deployment]]:
+        """Bounds by endpoint, and the deployments; read when due, or for a new version."""
+        known = {each.version.name for each in self._record[1]}
+        if now >= self._record_due or not known.issuperset(reporting):
+            with self._store.read() as unit:
+                bounds = {
+                    each.endpoint_id: Bounds(each.min_replicas, each.max_replicas)
+                    for each in unit.endpoints()
+                }
+                wanted = [each for each in unit.deployments() if each.wanted and not each.failure]
+            self._record, self._record_due = (bounds, wanted), now + RECORD_S
+        return self._record
 
     def _write_down(self, seen: Deployment, count: int) -> bool:
         with self._store.write() as unit:

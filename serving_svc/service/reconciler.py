@@ -12,7 +12,8 @@ from serving_svc.domain import AppState, Deployment, deployments
 from serving_svc.service.ports import Control, Store
 
 BUSY_S = 0.5
-IDLE_S = 10.0
+#: Who changes the record wakes us, and so does Ray when it has come again.
+IDLE_S = 30.0
 _log = logging.getLogger(__name__)
 
 

@@ -55,12 +55,23 @@ class Streams(Protocol):
 
 
 class ScorerService:
-    """Creates, shows, holds and deletes stream scorers."""
+    """Creates, shows, holds and deletes stream scorers.
 
-    def __init__(self, scorers: Scorers, streams: Streams, clock: Clock) -> None:
+    Args:
+        wake: Told that the record changed.
+    """
+
+    def __init__(
+        self,
+        scorers: Scorers,
+        streams: Streams,
+        clock: Clock,
+        wake: Callable[[], None] = lambda: None,
+    ) -> None:
         self._scorers = scorers
         self._streams = streams
         self._clock = clock
+        self._wake = wake
 
     def create(self, asked: StreamScorer, key: RequestKey[StreamScorer, MessageT]) -> MessageT:
         """Create one that runs.
@@ -76,6 +87,7 @@ class ScorerService:
         except DomainError as error:
             # Whoever works for it does this as well.
             _log.warning("a scorer's group waits to be made", extra={"reason": error.reason})
+        self._wake()
         return answer
 
     def get(self, place: tuple[str, str]) -> StreamScorer:
@@ -112,7 +124,9 @@ class ScorerService:
         self, place: tuple[str, str], actor: str, key: RequestKey[None, MessageT]
     ) -> MessageT:
         """Delete one; raises NotFound."""
-        return self._scorers.delete(place, actor, key)
+        answer = self._scorers.delete(place, actor, key)
+        self._wake()
+        return answer
 
     def _set(
         self,
@@ -121,4 +135,6 @@ class ScorerService:
         action: tuple[str, str],
         key: RequestKey[StreamScorer, MessageT],
     ) -> MessageT:
-        return self._scorers.change(place, lambda each: replace(each, state=state), action, key)
+        answer = self._scorers.change(place, lambda each: replace(each, state=state), action, key)
+        self._wake()
+        return answer

@@ -19,8 +19,10 @@ from serving_svc.service.stream_scoring import (
     Source,
 )
 
-#: How often the record is looked at, in seconds.
-LOOK_S = 1.0
+#: How often the record is looked at, in seconds; who changes it here says so (`notify`).
+LOOK_S = 5.0
+#: The same while a thread that was told to stop goes on.
+ENDING_S = 0.5
 _log = logging.getLogger(__name__)
 
 
@@ -60,17 +62,24 @@ class ScoringSupervisor:
         self._streams = streams
         self._inference = inference
         self._workers: dict[str, _Worker] = {}
+        self._wakeup = threading.Event()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
+    def notify(self) -> None:
+        """Say that the record changed."""
+        self._wakeup.set()
+
     def start(self) -> None:
         """Begin, on a thread of its own."""
+        self._wakeup.set()
         self._thread = threading.Thread(target=self._run, name="stream-scorers", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
         """End after the micro-batches under way, or leave them to others."""
         self._stopping.set()
+        self._wakeup.set()
         if self._thread is not None:
             self._thread.join(timeout=1.0)
         for worker in self._workers.values():
@@ -104,7 +113,7 @@ class ScoringSupervisor:
 
     def _run(self) -> None:
         well = True
-        while not self._stopping.wait(LOOK_S):
+        while not self._paused():
             try:
                 self.look()
                 well = True
@@ -114,6 +123,14 @@ class ScoringSupervisor:
                 well = False
             except Exception:
                 _log.exception("the supervisor of stream scorers stumbled")
+
+    def _paused(self) -> bool:
+        """Wait for the next look; whether it is to end."""
+        # A worker that is to stop is looked for again: only then may another one begin.
+        ending = any(worker.stopping for worker in self._workers.values())
+        self._wakeup.wait(ENDING_S if ending else LOOK_S)
+        self._wakeup.clear()
+        return self._stopping.is_set()
 
 
 def _tell(source: Source, reason: str) -> None:
@@ -135,6 +152,11 @@ class _Worker:
     def alive(self) -> bool:
         """Whether it is at work."""
         return self._thread.is_alive()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it was told to stop."""
+        return self._stopping.is_set()
 
     def ask_to_stop(self) -> None:
         """End after the micro-batch under way."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import stat
 from pathlib import Path
 
 import pytest
 
-from client.suite.plan import SERVICES, SuiteSettings, plan, secret_file
+from client.suite.plan import ONE_NODE_RAY, QUIET_RAY, SERVICES, SuiteSettings, plan, secret_file
 
 
 @pytest.fixture
@@ -55,6 +56,22 @@ def test_ray_asks_for_a_token_and_secrets_are_private(settings: SuiteSettings) -
     commands = " ".join(" ".join(spec.command) for spec in specs.values())
     for secret in (token, settings.keys("valkey.password")):
         assert secret.read_text() not in commands
+
+
+def test_ray_looks_seldom_after_what_nobody_waits_for(settings: SuiteSettings) -> None:
+    (ray,) = (spec for spec in plan(settings) if spec.name == "ray")
+    assert {"--include-log-monitor=false", "--no-monitor"} <= set(ray.command)
+    # Ray takes its settings from the environment and passes over names that it does not know.
+    assert (QUIET_RAY | ONE_NODE_RAY).items() <= ray.env.items()
+    spec = importlib.util.find_spec("ray")
+    assert spec is not None
+    assert spec.origin is not None
+    package = Path(spec.origin).parent
+    readers = ("serve/_private/constants.py", "core/src/ray/raylet/raylet", "dashboard/consts.py")
+    agent = (f"dashboard/modules/{each}_consts.py" for each in ("event/event", "reporter/reporter"))
+    known = b"".join((package / each).read_bytes() for each in (*readers, *agent))
+    for name in QUIET_RAY | ONE_NODE_RAY:
+        assert name.encode() in known, name
 
 
 def test_a_secret_is_made_once(tmp_path: Path) -> None:

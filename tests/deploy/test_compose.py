@@ -21,6 +21,8 @@ sys.path.insert(0, str(ROOT / "deploy"))
 
 from make_env import DATABASES, NAMES, complete  # noqa: E402
 
+from client.suite.plan import QUIET_RAY  # noqa: E402
+
 COMPOSE = ROOT / "compose.yaml"
 AREAS = {"registry", "features", "training", "serving", "monitoring", "experiments"}
 ONE_SHOT = {"keys"}
@@ -184,6 +186,14 @@ def test_each_service_starts_its_own_package(name: str) -> None:
     assert service["environment"]["MODELYARD_SERVICE"] == name
     joins = command[:3] == ["python", "/app/ray_node.py", "join"]
     assert joins == ("MODELYARD_RAY_ADDRESS" in service["environment"])
+
+
+def test_ray_is_as_quiet_as_without_containers() -> None:
+    asked = [each["environment"] for each in SERVICES.values() if "environment" in each]
+    in_the_cluster = [each for each in asked if "RAY_AUTH_MODE" in each]
+    assert len(in_the_cluster) == 4
+    for environment in in_the_cluster:
+        assert QUIET_RAY.items() <= environment.items()
 
 
 @pytest.mark.parametrize("name", OURS)

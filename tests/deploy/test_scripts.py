@@ -126,6 +126,8 @@ def test_ray_roles() -> None:
     assert "--block" not in join
     all_cpus = ray_node.start_command("worker", env | {"MODELYARD_RAY_CPUS": ""}, "10.0.0.3")
     assert not [word for word in all_cpus if word.startswith("--num-cpus")]
+    assert all("--include-log-monitor=false" in each for each in (head, worker, join))
+    assert [each for each in (head, worker, join) if "--no-monitor" in each] == [head]
 
 
 @pytest.mark.parametrize("words", [[], ["tail"], ["head", "x"], ["join"]])

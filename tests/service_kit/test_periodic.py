@@ -15,8 +15,14 @@ from service_kit.periodic import Periodic
 class Counting(Periodic):
     """Counts how often it worked, and does as told each time."""
 
-    def __init__(self, every: float, *outcomes: bool | Exception, at_once: bool = True) -> None:
-        super().__init__("counting", every, at_once=at_once)
+    def __init__(
+        self,
+        every: float,
+        *outcomes: bool | Exception,
+        at_once: bool = True,
+        calm: float | None = None,
+    ) -> None:
+        super().__init__("counting", every, at_once=at_once, calm=calm)
         self.outcomes = list(outcomes)
         self.done = 0
         self.through = threading.Event()
@@ -70,3 +76,31 @@ def test_it_can_be_started_again() -> None:
     assert work.through.wait(5)
     work.stop()
     assert work.done == 2
+
+
+def test_news_end_a_pause() -> None:
+    work = Counting(60.0, False)
+    work.start()
+    assert work.through.wait(5)
+    work.through.clear()
+    work.stir()
+    assert work.through.wait(5)
+    work.stop()
+    assert work.done == 2
+
+
+def test_it_pauses_for_longer_once_nothing_has_happened_for_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("service_kit.periodic.LASTING_S", 0.2)
+    work = Counting(0.01, calm=60.0)
+    work.start()
+    time.sleep(0.5)
+    calm = work.done
+    assert calm > 1
+    time.sleep(0.2)
+    assert work.done == calm
+    work.stir()
+    time.sleep(0.15)
+    work.stop()
+    assert work.done > calm + 1

@@ -101,3 +101,20 @@ def test_a_lost_replica_is_not_made_up_for_twice(scaled: Scaled) -> None:
 
 def _away(app: str, replicas: int) -> None:
     raise Unavailable("RAY_UNAVAILABLE", "Ray is not connected")
+
+
+def test_the_record_is_not_read_at_each_look(
+    scaled: Scaled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[float] = []
+    read = scaled.world.store.read
+    monkeypatch.setattr(scaled.world.store, "read", lambda: (reads.append(scaled.now), read())[1])
+    scaled.look(20, rows=1)
+    assert reads == [1.0, 6.0, 11.0, 16.0]
+
+
+def test_a_version_that_begins_to_report_is_looked_up_at_once(scaled: Scaled) -> None:
+    scaled.look(1, rows=0)
+    scaled.world.deploy(V2)
+    scaled.look(3, rows=25, version=V2)
+    assert scaled.world.dataplane.live()[V2] == 3

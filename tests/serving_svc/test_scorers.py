@@ -62,12 +62,16 @@ class Scorers:
         self.world = World(engine)
         self.world.create()
         self.kept, self.streams = SqlScorers(engine, self.world.clock), Streams()
-        self.use = ScorerService(self.kept, self.streams, self.world.clock)
+        self.woken = 0
+        self.use = ScorerService(self.kept, self.streams, self.world.clock, self._wake)
 
     def create(self, request_id: str = "", **given: Any) -> StreamScorer:
         asked = replace(ASKED, **given)
         self.use.create(asked, key(request_id))
         return self.use.get((asked.endpoint_id, asked.scorer_id))
+
+    def _wake(self) -> None:
+        self.woken += 1
 
     def refused(self, **given: Any) -> tuple[str, str | None]:
         with pytest.raises(DomainError) as caught:
@@ -102,6 +106,7 @@ def test_created_paused_resumed_deleted(scorers: Scorers) -> None:
     scorers.use.resume(AT, "keys/me", key())
     assert scorers.kept.running() == [made]
     scorers.use.delete(AT, "keys/me", key())
+    assert scorers.woken == 4  # who runs them is told of each change
     assert scorers.kept.running() == []
     # It stays until its place in the stream is removed; one of its name may come before that.
     another = scorers.create()

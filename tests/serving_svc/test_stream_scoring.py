@@ -418,6 +418,25 @@ def test_a_supervisor_starts_and_stops_what_the_record_wants(
     supervisor.stop()
 
 
+def test_a_supervisor_that_is_told_looks_at_once(
+    stream: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring_supervisor, "LOOK_S", 60.0)
+    record: Any = Record(stream.scorer)
+    record.running = list
+    supervisor = ScoringSupervisor(record, stream.streams, stream.inference)
+    supervisor.start()
+    record.running = lambda: [stream.scorer]
+    supervisor.notify()
+    stream.numbers(1)
+    until(lambda: len(stream.results()) == 1)
+    record.running = list
+    supervisor.notify()
+    # Until its thread has ended it is looked for again, without being told.
+    until(lambda: not supervisor._workers)
+    supervisor.stop()
+
+
 def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
