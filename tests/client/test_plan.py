@@ -35,6 +35,15 @@ def test_every_service_knows_its_peers(settings: SuiteSettings) -> None:
         assert peers[area] == specs[area].env["MODELYARD_LISTEN"]
 
 
+def test_the_gateway_knows_where_features_are_read_in_frames(settings: SuiteSettings) -> None:
+    specs = {spec.name: spec for spec in plan(settings)}
+    address = specs["gateway"].env["MODELYARD_FEATURES_FRAMES"]
+    assert specs["features"].env["MODELYARD_FRAMES_LISTEN"] == address
+    port = int(address.rpartition(":")[2])
+    assert [port in spec.ports for spec in specs.values()].count(True) == 1
+    assert port in specs["features"].ports
+
+
 def test_a_redis_of_ones_own_replaces_the_embedded_one(tmp_path: Path) -> None:
     settings = SuiteSettings(home=tmp_path, redis_url="redis://127.0.0.1:6379/4")
     specs = {spec.name: spec for spec in plan(settings)}

@@ -85,6 +85,12 @@ def test_docker_compose_reads_what_we_read(passwords: dict[str, str]) -> None:
     assert published == {"gateway": {"127.0.0.1"}, "mlflow": {"127.0.0.1"}}
 
 
+def test_the_gateway_finds_the_port_where_features_are_read() -> None:
+    listen = SERVICES["features"]["environment"]["MODELYARD_FRAMES_LISTEN"]
+    asked = SERVICES["gateway"]["environment"]["MODELYARD_FEATURES_FRAMES"]
+    assert asked == f"features:{listen.rpartition(':')[2]}"
+
+
 @pytest.mark.parametrize("missing", NAMES)
 def test_without_a_password_it_says_what_to_run(passwords: dict[str, str], missing: str) -> None:
     given = {name: value for name, value in passwords.items() if name != missing}

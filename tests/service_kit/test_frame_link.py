@@ -7,6 +7,7 @@ import functools
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from modelyard.dataplane.v1 import dataplane_pb2
 from service_kit import frames
 from service_kit.frame_link import Correspondent, FrameLink
 from service_kit.frame_server import FrameServer, Visitor
+from service_kit.security import ensure_suite_keys
 from service_kit.settings import ServiceSettings
 from service_kit.transport import UnsafeAddressError
 
@@ -53,8 +55,13 @@ def echo(visitor: Visitor, message: bytes) -> None:
 
 
 @contextmanager
-def server(take: Callable[[Visitor, bytes], None] = echo, port: int = 0) -> Iterator[str]:
-    made = FrameServer(SETTINGS, f"127.0.0.1:{port}", SCOPE, take)
+def server(
+    take: Callable[[Visitor, bytes], None] = echo,
+    port: int = 0,
+    settings: ServiceSettings = SETTINGS,
+    host: str = "127.0.0.1",
+) -> Iterator[str]:
+    made = FrameServer(settings, f"{host}:{port}", SCOPE, take)
     address = made.start()
     try:
         yield address
@@ -207,3 +214,28 @@ def test_an_address_that_is_taken_or_unsafe_is_refused_at_the_start() -> None:
         FrameServer(SETTINGS, address, SCOPE, echo).start()
     with pytest.raises(UnsafeAddressError):
         FrameServer(SETTINGS, "0.0.0.0:0", SCOPE, echo).start()
+
+
+def test_with_tls_both_sides_show_certificates(tmp_path: Path) -> None:
+    keys = ensure_suite_keys(tmp_path)
+    tls = ServiceSettings(
+        service="one",
+        home=tmp_path,
+        tls_cert=keys.tls_cert,
+        tls_key=keys.tls_key,
+        tls_ca=keys.ca_cert,
+    )
+    plain = tls.model_copy(update={"tls_cert": None, "tls_key": None, "tls_ca": None})
+    pen, other = Pen(), Pen()
+
+    async def talk(address: str) -> None:
+        async with link(address, other, plain) as without:
+            async with link(address, pen, tls) as line:
+                await until(lambda: line.up)
+                line.send(b"hidden")
+                await until(lambda: pen.frames == [b"hidden"])
+            assert not without.up
+
+    with server(settings=tls, host="0.0.0.0") as address:
+        asyncio.run(talk(address.replace("0.0.0.0", "localhost")))
+    assert other.told == []
