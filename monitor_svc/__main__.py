@@ -41,7 +41,8 @@ from service_kit.settings import ServiceSettings
 from service_kit.streams import Event, EventStreams, StreamConsumer
 
 GROUP = "monitoring"
-BATCH = 500
+#: Events taken at a time; one of predictions may have thousands of rows.
+BATCHES = {"predictions": 64, "outcomes": 500}
 #: Seconds that events gather: windows are hours long, and a transaction costs more than its events.
 GATHER_S = 0.3
 
@@ -107,7 +108,9 @@ def consumers(engine: Engine, streams: EventStreams, ingestion: Ingestion) -> li
         "outcomes": outcome_handler(ingestion),
     }
     return [
-        StreamConsumer(engine, consumed, streams, GROUP, stream, handle, BATCH, gather=GATHER_S)
+        StreamConsumer(
+            engine, consumed, streams, GROUP, stream, handle, BATCHES[stream], gather=GATHER_S
+        )
         for stream, handle in handlers.items()
     ]
 

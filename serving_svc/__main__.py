@@ -171,6 +171,7 @@ def prediction_log(
         batch=PREDICTION_BATCH,
         claim_after=timedelta(seconds=20),
         dedupe_for=timedelta(days=1),
+        trim=True,
     )
     care = LogCare(catalogue, files, clock, keep)
     intake = PredictionIntake(consumer, care, settings.prediction_log_interval_s, PREDICTION_BATCH)

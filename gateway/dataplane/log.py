@@ -27,7 +27,7 @@ from service_kit.streams import Event
 
 PREDICTIONS, EXPOSURES = "predictions", "exposures"
 FLUSH_S = 0.1
-FLUSH_ROWS = 1_000
+FLUSH_ROWS = 4_000
 MOST_ROWS = 50_000
 _RETRY_S = 0.5
 

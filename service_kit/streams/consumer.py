@@ -23,6 +23,7 @@ from service_kit import metrics
 from service_kit.database import UtcDateTime, transaction
 from service_kit.errors import DomainError, Unavailable
 from service_kit.ids import uuid7_str
+from service_kit.streams.bounds import trim_read
 from service_kit.streams.events import Event, decode_event
 from service_kit.streams.redis_streams import (
     BACKGROUND_TIMEOUT_S,
@@ -102,6 +103,8 @@ class StreamConsumer:
         dedupe_for: How long ids are remembered; shorter on a stream of many events.
         gather: Seconds that events are left to gather before the next batch is taken, on a stream
             where a transaction for each would cost more than the events themselves.
+        trim: Whether to drop from the stream what all its groups are done with: on a stream that
+            nobody reads for its past.
     """
 
     def __init__(
@@ -119,6 +122,7 @@ class StreamConsumer:
         claim_after: timedelta = timedelta(seconds=60),
         dedupe_for: timedelta = timedelta(days=7),
         gather: float = 0.0,
+        trim: bool = False,
     ) -> None:
         self._engine = engine
         self._table = table
@@ -132,6 +136,7 @@ class StreamConsumer:
         self._claim_after = claim_after
         self._dedupe_for = dedupe_for
         self._gather = gather
+        self._trim = trim
         self._key = streams.key(stream)
         self._name = f"{socket.gethostname()}-{os.getpid()}-{uuid7_str()[-8:]}"
         self._client = connect(streams.redis_url, BACKGROUND_TIMEOUT_S)
@@ -364,6 +369,8 @@ class StreamConsumer:
                 # Unknown (None) for a while after the stream was trimmed past the group.
                 LAG.labels(self._stream, self._group).set(group["lag"] or 0)
                 PENDING.labels(self._stream, self._group).set(group["pending"])
+        if self._trim:
+            trim_read(self._client, self._key)
 
     def _prune(self) -> None:
         if not self._is_due("prune", PRUNE_EVERY_S):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -10,12 +12,21 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from service_kit import metrics
 from service_kit.errors import Unavailable
+from service_kit.streams import bounds
 from service_kit.streams.events import Event, encode_event
 
 APPEND_TIMEOUT_S = 0.1
 BACKGROUND_TIMEOUT_S = 5.0
+#: Seconds between two looks at how large a stream is.
+LOOK_S = 2.0
 _PIPELINE = 1_000
+
+_log = logging.getLogger(__name__)
+_overflowed = metrics.counter(
+    "stream_overflow_total", "Events dropped because their stream was too large.", ("stream",)
+)
 
 
 def connect(url: str, timeout: float) -> redis.Redis:
@@ -37,8 +48,9 @@ class EventStreams:
     Args:
         redis_url: ``redis://host:port/db``, ``rediss://`` or ``unix://``.
         prefix: Streams are the keys ``{prefix}:{stream}``.
-        maxlen: Events kept of a stream, approximately; the oldest go first. An event is a batch of
-            up to 500 rows and some 10 kB.
+        maxlen: Events kept of a stream, approximately; the oldest go first.
+        most_bytes: Memory that a stream may take, about: looked at each `LOOK_S` by whoever
+            appends. What nobody has read by then is lost, counted and logged.
         timeout: Seconds until a command gives up.
     """
 
@@ -48,16 +60,23 @@ class EventStreams:
         prefix: str,
         maxlen: int = 200_000,
         *,
+        most_bytes: int = bounds.MOST_BYTES,
         timeout: float = APPEND_TIMEOUT_S,
     ) -> None:
         self.redis_url = redis_url
         self.prefix = prefix
         self._maxlen = maxlen
+        self._most_bytes = most_bytes
+        self._next_look: dict[str, float] = {}
         self._client = connect(redis_url, timeout)
 
     def patient(self) -> EventStreams:
         """The same streams with a timeout for background work, where nobody waits for a reply."""
-        return EventStreams(self.redis_url, self.prefix, self._maxlen, timeout=BACKGROUND_TIMEOUT_S)
+        return EventStreams(
+            *(self.redis_url, self.prefix, self._maxlen),
+            most_bytes=self._most_bytes,
+            timeout=BACKGROUND_TIMEOUT_S,
+        )
 
     def key(self, stream: str) -> str:
         """The Redis key of a stream."""
@@ -76,6 +95,17 @@ class EventStreams:
                     fields: Any = encode_event(event)
                     pipeline.xadd(key, fields, maxlen=self._maxlen, approximate=True)
                 pipeline.execute()
+            self._keep_small(stream)
+
+    def _keep_small(self, stream: str) -> None:
+        now = time.monotonic()
+        if now < self._next_look.get(stream, 0.0):
+            return
+        self._next_look[stream] = now + LOOK_S
+        gone = bounds.trim_bytes(self._client, self.key(stream), self._most_bytes)
+        if gone:
+            _overflowed.labels(stream).inc(gone)
+            _log.warning("a stream was too large", extra={"stream": stream, "dropped": gone})
 
     def length(self, stream: str) -> int:
         """How many events the stream holds."""

@@ -23,6 +23,7 @@ from service_kit.streams import (
     Event,
     EventStreams,
     StreamConsumer,
+    bounds,
     current_traceparent,
     decode_event,
     encode_event,
@@ -394,3 +395,65 @@ def test_a_missing_table_is_no_fault_of_the_events(
     reader.poll_once()
     assert shelves(engine) == 1
     assert streams.length("s.dead") == 0
+
+
+def test_what_all_groups_are_done_with_is_trimmed(
+    sqlite_engine: Engine, streams: EventStreams, consumer: MakeConsumer
+) -> None:
+    slow = StreamConsumer(sqlite_engine, CONSUMED, streams, "slow", "s", lambda *_: None, batch=900)
+    seen: list[int] = []
+    reader = consumer(lambda _, events: seen.extend(numbers_of(events)), trim=True)
+    assert slow.poll_once() == 0  # it is there, and has read nothing
+    streams.append("s", numbered(*range(2_000)))
+    while reader.poll_once():
+        reader._due["gauge"] = 0.0
+    assert streams.length("s") == 2_000
+    assert slow.poll_once() == 900
+    reader._due["gauge"] = 0.0
+    reader.poll_once()
+    assert 1_100 <= streams.length("s") < 1_300  # nodes of a hundred entries go as a whole
+    while slow.poll_once():
+        pass
+    reader._due["gauge"] = 0.0
+    reader.poll_once()
+    slow.stop()
+    assert streams.length("s") < 200
+    assert seen == list(range(2_000))
+
+
+def test_what_was_taken_and_not_finished_is_not_trimmed(
+    streams: EventStreams, consumer: MakeConsumer
+) -> None:
+    streams.append("s", numbered(*range(500)))
+
+    def away(*_: Any) -> None:
+        raise Unavailable("AWAY", "away")
+
+    with pytest.raises(Unavailable):
+        consumer(away).poll_once()
+    seen: list[int] = []
+    other = consumer(
+        lambda _, events: seen.extend(numbers_of(events)), trim=True, claim_after=timedelta(0)
+    )
+    bounds.trim_read(other._client, streams.key("s"))
+    assert streams.length("s") == 500
+    while other.poll_once():
+        pass
+    assert seen == list(range(500))
+
+
+def test_a_stream_takes_no_more_memory_than_it_may(redis_url: str, stream_prefix: str) -> None:
+    streams = EventStreams(redis_url, stream_prefix, most_bytes=500_000)
+    large = [Event.of("s", "k", StringValue(value="x" * 10_000)) for _ in range(100)]
+    before = _overflowed("s")
+    streams.append("s", large)
+    left = streams.length("s")
+    assert 30 < left < 50
+    assert _overflowed("s") - before == 100 - left
+    streams.append("s", large)  # not looked at again so soon
+    assert streams.length("s") == left + 100
+    streams.close()
+
+
+def _overflowed(stream: str) -> float:
+    return REGISTRY.get_sample_value("modelyard_stream_overflow_total", {"stream": stream}) or 0.0
