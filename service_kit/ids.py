@@ -19,6 +19,7 @@ _VARIANTS = {f"{digit:x}": "89ab"[digit & 0b11] for digit in range(16)}
 _lock = threading.Lock()
 _last = 0
 _endings: list[str] = []
+_randomness = b""
 
 
 def uuid7() -> uuid.UUID:
@@ -69,11 +70,15 @@ def uuid7_parts(count: int) -> tuple[int, bytes]:
     The first one's 60 bits of time, of which each next one has one more, and 8 random bytes for
     each: two bits of the first of them give way to the variant.
     """
-    global _last
+    global _last, _randomness
+    size = _SIZE * count
     with _lock:
         first = max(_tick_now(), _last + 1)
         _last = first + count - 1
-    return first, os.urandom(_SIZE * count)
+        if len(_randomness) < size:
+            _randomness = os.urandom(max(_SIZE * _POOL, size))
+        taken, _randomness = _randomness[:size], _randomness[size:]
+    return first, taken
 
 
 def _make_endings(count: int) -> None:
@@ -99,9 +104,10 @@ def _first_half(millis: int) -> str:
 def _forget_after_fork() -> None:
     # A lock held by another thread at the fork would stay held in the child, and parent and child
     # would draw the same randomness.
-    global _lock
+    global _lock, _randomness
     _lock = threading.Lock()
     _endings.clear()
+    _randomness = b""
 
 
 os.register_at_fork(after_in_child=_forget_after_fork)

@@ -235,6 +235,8 @@ def configure_valkey(settings: SuiteSettings) -> None:
     config.touch(mode=0o600)
     config.write_text(
         f"bind 127.0.0.1\nport {settings.port + VALKEY}\ndir {data}\nappendonly yes\nsave ''\n"
+        # Written anew at twice its size: of a small file that would be every few seconds.
+        "auto-aof-rewrite-min-size 512mb\n"
         f"requirepass {secret_file(settings.keys('valkey.password'))}\n"
     )
 

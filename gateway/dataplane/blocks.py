@@ -158,7 +158,7 @@ def _part_of(
     if isinstance(rows, slice):
         return BlockPart(variant, rows, total, matrix)
     width = len(variant.plan.fields)
-    taken = np.frombuffer(matrix, "<f4").reshape(total, width)[rows].tobytes()
+    taken = np.frombuffer(matrix, "<f4").reshape(total, width).take(rows, axis=0).tobytes()
     return BlockPart(variant, rows, len(rows), taken)
 
 

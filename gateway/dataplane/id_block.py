@@ -58,7 +58,8 @@ class IdBlock:
 
     def written(self, rows: npt.NDArray[np.intp] | slice) -> bytes:
         """Some ids, one after the other with nothing between them."""
-        return self._text[rows, :LENGTH].tobytes()
+        some = self._text[rows] if isinstance(rows, slice) else self._text.take(rows, axis=0)
+        return some[:, :LENGTH].tobytes()
 
 
 @lru_cache(maxsize=4)

@@ -107,7 +107,9 @@ def _is_numeric(text: bytes, lists: int) -> bool:
 
     `true` has an r, `false` and `null` have an l, and no number has either.
     """
-    return text.count(b"[") == lists and not any(each in text for each in (b"r", b"l", b'"', b"{"))
+    if b"r" in text or b"l" in text or b'"' in text or b"{" in text:
+        return False
+    return text.rfind(b"[") == 0 if lists == 1 else text.count(b"[") == lists
 
 
 def _begin(body: bytes, head_length: str) -> int:
