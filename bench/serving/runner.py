@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from itertools import groupby
 
@@ -13,6 +14,8 @@ from bench.serving.processes import StartError
 from bench.serving.results import Measured, Record, Results, begin
 from client.errors import ModelyardError
 
+#: Seconds that a server is left alone once it has answered, for what it does after its start.
+SETTLE_S = 5.0
 WARM_UP_S = 1.0
 
 Progress = Callable[[str], None]
@@ -26,6 +29,7 @@ class Runner:
 
     Args:
         seconds: How long each workload is measured, a round.
+        settle: How long a server is left alone after its start.
     """
 
     def __init__(
@@ -35,12 +39,14 @@ class Runner:
         place: Place,
         rounds: int,
         seconds: float,
+        settle: float = SETTLE_S,
     ) -> None:
         self._contenders = contenders
         self._workloads = workloads
         self._place = place
         self._rounds = rounds
         self._seconds = seconds
+        self._settle = settle
 
     @property
     def steps(self) -> int:
@@ -79,6 +85,7 @@ class Runner:
                 except _PROBLEMS as problem:
                     record.problem = str(problem)
                     continue
+                time.sleep(self._settle)
                 for workload in self._workloads:
                     progress(f"{label}, {contender.title}: {workload.title}")
                     self._measure(running, workload, record)
