@@ -32,8 +32,9 @@ run. Written by `make bench` from [`serving.json`](serving.json).
   request at a time, so latency is that of a closed loop. Rows change from request to request, but
   for gRPC. Generator and server share the machine's cores; the generator's CPU is not counted.
 - **Answers** are compared with the model's own before each measurement (to 1e-5).
-- Servers are started, left alone for five seconds, warmed up, measured and stopped one after the other, round after round;
-  figures are medians over rounds, ± is half their range, and ratios are taken round by round.
+- Servers are started, left alone for five seconds, warmed up, measured and stopped one after the
+  other, round after round; figures are medians over rounds, ± is half their range, and ratios are
+  taken round by round.
 """
 
 
