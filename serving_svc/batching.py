@@ -84,6 +84,8 @@ class MicroBatcher:
         outputs: Columns of its output.
         most_batch_rows: Rows of one batch, and of one message.
         most_queued_rows: Rows that may wait; more are refused.
+        inline: Whether a quick batch may be scored on the loop itself; not of a model in another
+            process, which may hang.
     """
 
     scorer: Scorer
@@ -91,6 +93,7 @@ class MicroBatcher:
     outputs: int
     most_batch_rows: int = MOST_BATCH_ROWS
     most_queued_rows: int = MOST_QUEUED_ROWS
+    inline: bool = True
     queued_rows: int = 0
     scoring_rows: int = 0
     load: Load = field(default_factory=Load)
@@ -98,7 +101,8 @@ class MicroBatcher:
     _queue: deque[_Waiting] = field(default_factory=deque)
     _running: bool = False
     _row_s: float = 1.0
-    _lately: deque[float] = field(default_factory=lambda: deque(maxlen=_LATELY))
+    _call_s: float = 0.0
+    _lately: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=_LATELY))
     _worker: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="score")
     )
@@ -125,7 +129,7 @@ class MicroBatcher:
             return
         waiting = _Waiting(request.id, counts, rows, inputs, answer, self.clock())
         if not self._running:
-            if alone and rows * self._row_s <= INLINE_S:
+            if alone and self._is_quick(rows):
                 self._score_alone(waiting)
                 return
             self._running = True
@@ -152,6 +156,9 @@ class MicroBatcher:
             return "RESOURCE_EXHAUSTED"
         return ""
 
+    def _is_quick(self, rows: int) -> bool:
+        return self.inline and max(rows * self._row_s, self._call_s) <= INLINE_S
+
     def _score_alone(self, waiting: _Waiting) -> None:
         self.scoring_rows = waiting.rows
         scored = self._score_one(waiting)
@@ -162,7 +169,7 @@ class MicroBatcher:
     def _score_waiting(self) -> None:
         while self._queue:
             batch = self._next_batch()
-            if self.scoring_rows * self._row_s > INLINE_S:
+            if not self._is_quick(self.scoring_rows):
                 self._task = asyncio.get_running_loop().create_task(self._in_worker(batch))
                 return
             self._hand_out(batch, *self._timed(batch))
@@ -253,8 +260,11 @@ class MicroBatcher:
             self._tell(waiting, each, begun - waiting.arrived, took)
 
     def _learn(self, took: float, messages: int) -> None:
-        self._lately.append(took / self.scoring_rows)
-        self._row_s += _EASE * (min(self._lately) - self._row_s)
+        self._lately.append((took, self.scoring_rows))
+        quickest = min([seconds / rows for seconds, rows in self._lately])
+        self._row_s += _EASE * (quickest - self._row_s)
+        # No batch takes less than the model's own steps, however few its rows.
+        self._call_s = min(self._lately)[0]
         self.scoring_rows = 0
         self.load.batches += 1
         self.load.messages += messages

@@ -124,7 +124,8 @@ class Replica:
         # Not tried out first: a library that crashes here takes nothing along.
         scorer = load_model(self._config, settings, trial=False)
         load_ms = round((time.monotonic() - begun) * 1000)
-        batcher = MicroBatcher(scorer, self._config.inputs, self._config.outputs)
+        apart = RuntimeCatalog().facts(self._config.runtime).runs_code
+        batcher = MicroBatcher(scorer, self._config.inputs, self._config.outputs, inline=not apart)
         self._server = ReplicaServer(batcher, settings, self._config.host)
         self.address = self._server.start()
         self._reporter = Reporter(self._server, self._config, self.address, load_ms)

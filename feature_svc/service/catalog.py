@@ -94,7 +94,6 @@ class CurrentDefinitions:
 
     def _refreshed(self) -> tuple[int, Definitions]:
         if self._generation is None or time.monotonic() >= self._until:
-            until = time.monotonic() + SECONDS_OLD
             try:
                 generation, definitions = self._load(self._generation)
             except Unavailable:
@@ -104,5 +103,6 @@ class CurrentDefinitions:
                 generation, definitions = self._generation, None
             if definitions is not None:
                 self._definitions = definitions
-            self._generation, self._until = generation, until
+            # From now on: a database that hangs is not asked again by each who has waited for it.
+            self._generation, self._until = generation, time.monotonic() + SECONDS_OLD
         return self._generation, self._definitions

@@ -55,8 +55,11 @@ class Deadlines(Generic[E]):
 
     def _sweep(self) -> None:
         now = time.monotonic()
-        for each in [each for each in self._under_way if each.expires < now]:
-            self._over(each)
-        self._sweeping = bool(self._under_way)
-        if self._sweeping:
-            asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
+        try:
+            for each in [each for each in self._under_way if each.expires < now]:
+                if each in self._under_way:  # the end of another may have been its end, too
+                    self._over(each)
+        finally:
+            self._sweeping = bool(self._under_way)
+            if self._sweeping:
+                asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)

@@ -41,7 +41,7 @@ ROWS_FOR_A_SECOND = 128
 MOST_ROWS_A_MESSAGE = 2_048
 MOST_ROWS_WAITING = 16_384
 #: Seconds without any answer after which a connection with frames under way is given up.
-STALL_S = 1.0
+STALL_S = 0.4
 
 Call = Callable[..., Awaitable[features_pb2.GetOnlineFeaturesResponse]]
 """The stub's `GetOnlineFeatures`."""
@@ -331,14 +331,22 @@ class FeatureReader(Correspondent):
 
 def _hand_out(lookups: Sequence[Lookup], found: Sequence[FeatureColumns]) -> None:
     for lookup, columns in zip(lookups, found, strict=True):
-        if not lookup.abandoned:
-            lookup.done(columns)
+        _tell(lookup, columns)
 
 
 def _fail(lookups: Sequence[Lookup], error: DomainError) -> None:
     for lookup in lookups:
-        if not lookup.abandoned:
-            lookup.done(error)
+        _tell(lookup, error)
+
+
+def _tell(lookup: Lookup, outcome: FeatureColumns | DomainError) -> None:
+    if lookup.abandoned:
+        return
+    try:
+        lookup.done(outcome)
+    except Exception:
+        # Whoever failed is no reason to tell the others nothing.
+        _log.exception("features came to nobody", extra={"service": lookup.lane.service})
 
 
 def _late() -> DeadlineExceeded:

@@ -171,12 +171,12 @@ class Lots(Generic[C]):
         self.close(lot)
         self._under_way.discard(lot)
         self._plane.leave(lot.route, lot.rows)
+        now = time.monotonic()
+        self._answered(lot, outputs)
         if outputs is not None:
-            now = time.monotonic()
-            seconds = [now - began for began in lot.began]
             rows = LoneRows(
                 *(lot.route, lot.variant, lot.ids, lot.units, lot.times_us),
-                *([each[0] for each in outputs], seconds, lot.prepared()),
+                *([each[0] for each in outputs], [now - began for began in lot.began]),
+                lot.prepared(),
             )
             self._plane.answered_lone(rows)
-        self._answered(lot, outputs)

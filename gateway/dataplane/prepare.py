@@ -165,7 +165,12 @@ def add_features(
         if field.required and gap is None:
             gap = _gap(field, values)
     if gap is None:
-        prepared.matrix = encode_rows(plan, prepared.columns, rows)
+        try:
+            prepared.matrix = encode_rows(plan, prepared.columns, rows)
+        except OverflowError as error:
+            raise Unavailable(
+                "FEATURE_OUT_OF_RANGE", "a feature is too large for a 32-bit float"
+            ) from error
     return gap
 
 

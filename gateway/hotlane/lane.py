@@ -1,6 +1,6 @@
 """Which requests take the fast way, and what happens to them there.
 
-The lane answers what succeeds. Everything else (a wrong key, a wrong field, features to look up, a
+The lane answers what succeeds. Everything else (a wrong key, a wrong field, an unknown entity, a
 lost replica, a deadline, a caller who is traced) it declines, before or after it has tried, and
 the request goes the ordinary way, which finds the same answer or says what is wrong.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from typing import Protocol
@@ -266,52 +266,52 @@ class HotLane:
 
     def _done(self, caller: Caller, answer: Answer | None) -> None:
         self._front.leave()
-        try:
-            if answer is None:
-                caller.finish(None, "")
-                return
-            reply = caller.form.reply(answer)
-            observe(_label(caller), "POST", reply.status, caller.began)
-            # A caller who names no id can find the request by that of its first prediction.
-            caller.finish(reply, caller.admitted.request_id or answer.ids[0])
-        except DomainError:
+        if answer is None:
             caller.finish(None, "")
-        except Exception:
-            _log.exception("the hot lane failed", extra={"route": _label(caller)})
+        else:
+            self._finish(caller, functools.partial(caller.form.reply, answer), answer.ids[0])
 
     def _block_done(self, caller: Caller, form: BlockForm, answer: BlockAnswer | None) -> None:
         self._front.leave()
-        try:
-            if answer is None:
-                caller.finish(None, "")
-                return
-            reply = form.block_reply(answer)
-            observe(_label(caller), "POST", reply.status, caller.began)
-            caller.finish(reply, caller.admitted.request_id or answer.ids.first)
-        except DomainError:
+        if answer is None:
             caller.finish(None, "")
+        else:
+            self._finish(caller, functools.partial(form.block_reply, answer), answer.ids.first)
+
+    def _finish(self, caller: Caller, make: Callable[[], Reply], first: str) -> None:
+        reply: Reply | None = None
+        try:
+            reply = make()
+            observe(_label(caller), "POST", reply.status, caller.began)
+        except DomainError:
+            pass  # the ordinary way says what is wrong
         except Exception:
             _log.exception("the hot lane failed", extra={"route": _label(caller)})
+        # A caller who names no id can find the request by that of its first prediction.
+        caller.finish(reply, caller.admitted.request_id or first)
 
     def _answered(self, lot: Lot[Caller], outputs: Outputs | None) -> None:
         self._front.leave(len(lot.callers))
-        texts = number_texts(outputs) if outputs is not None else ()
+        if outputs is None:
+            for caller in lot.callers:
+                caller.finish(None, "")
+            return
+        texts = number_texts(outputs)
         form: Form | None = None
         template = b""
-        for at, caller in enumerate(lot.callers):
+        for made, numbers, caller in zip(lot.ids, texts, lot.callers, strict=True):
             try:
-                if not texts:
-                    caller.finish(None, "")
-                    continue
                 if caller.form is not form:
                     form = caller.form
                     template = form.template(lot.route, lot.variant)
-                made = lot.ids[at]
+                body = template % (made.encode(), *numbers)
                 observe(_label(caller), "POST", 200, caller.began)
-                body = template % (made.encode(), *texts[at])
-                caller.answer(body, caller.admitted.request_id or made)
             except Exception:
                 _log.exception("the hot lane failed", extra={"route": _label(caller)})
+                form = None
+                caller.finish(None, "")
+            else:
+                caller.answer(body, caller.admitted.request_id or made)
 
     def _compile(self, state: RoutingState) -> None:
         self._targets = {

@@ -70,7 +70,7 @@ class KnownDocuments:
     """Reads requests as `read_request` does, and those like earlier ones in less time."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, bytes], _Known] = {}
+        self._known: dict[tuple[str, bool, bytes], _Known] = {}
 
     def read(
         self,
@@ -84,7 +84,8 @@ class KnownDocuments:
     ) -> tuple[Ask, Form]:
         """The request in a body; arguments and errors are those of `read_request`."""
         at = _begin(body, head_length)
-        known = self._known.get((name, body[:at]))
+        key = name, bool(head_length), body[:at]
+        known = self._known.get(key)
         tensor = known.tensor(body[at:]) if known is not None else None
         if known is not None and tensor is not None:
             return make_ask(route, name, version, [tensor], began, limit), known.form
@@ -93,10 +94,10 @@ class KnownDocuments:
         if lone and not (ask.unit or ask.event_times_us or form.request_id) and at <= MOST_BYTES:
             found = _raw(body[:at], form) if head_length else _plain(body[:at], body[at:], form)
             if found is not None:
-                self._remember((name, body[:at]), found)
+                self._remember(key, found)
         return ask, form
 
-    def _remember(self, key: tuple[str, bytes], known: _Known) -> None:
+    def _remember(self, key: tuple[str, bool, bytes], known: _Known) -> None:
         if len(self._known) >= MOST:
             self._known.clear()
         self._known[key] = known
@@ -116,7 +117,7 @@ def _begin(body: bytes, head_length: str) -> int:
     """Length of what stands before the numbers; 0 when that can't be told."""
     if head_length:
         return int(head_length) if head_length.isdecimal() and len(head_length) < _DIGITS else 0
-    return body.find(b"[", body.find(_DATA) + 1)
+    return max(0, body.find(b"[", body.find(_DATA) + 1))
 
 
 def _plain(begin: bytes, rest: bytes, form: Form) -> _Known | None:

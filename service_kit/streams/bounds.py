@@ -8,6 +8,8 @@ import redis
 
 #: Bytes of a stream, about; the oldest events go when there are more.
 MOST_BYTES = 1 << 30
+#: Seconds for which an event is kept whoever has read it.
+YOUNG_S = 60.0
 #: What is left of a stream that has grown too large, as a share of `MOST_BYTES`.
 _LEFT = 0.9
 
@@ -16,14 +18,15 @@ def trim_read(client: redis.Redis, key: str) -> int:
     """Drop what all groups of a stream are done with; gives how many events that were, about.
 
     A group is done with everything before what it was given last and before the oldest that it
-    has not acknowledged.
+    has not acknowledged. What is young stays: a group that a new consumer is about to make begins
+    with it.
     """
     groups: Any = client.xinfo_groups(key)
     if not groups:
         return 0
     done = min(_done(client, key, group) for group in groups)
-    if done == (0, 0):
-        return 0
+    seconds: Any = client.time()
+    done = min(done, (int((seconds[0] - YOUNG_S) * 1_000), 0))
     gone: Any = client.xtrim(key, minid=f"{done[0]}-{done[1]}", approximate=True)
     return int(gone)
 

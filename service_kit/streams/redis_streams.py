@@ -48,7 +48,8 @@ class EventStreams:
     Args:
         redis_url: ``redis://host:port/db``, ``rediss://`` or ``unix://``.
         prefix: Streams are the keys ``{prefix}:{stream}``.
-        maxlen: Events kept of a stream, approximately; the oldest go first.
+        maxlen: Events kept of a stream, approximately; the oldest go first, uncounted. Large, as
+            `most_bytes` is what bounds a stream.
         most_bytes: Memory that a stream may take, about: looked at each `LOOK_S` by whoever
             appends. What nobody has read by then is lost, counted and logged.
         timeout: Seconds until a command gives up.
@@ -58,7 +59,7 @@ class EventStreams:
         self,
         redis_url: str,
         prefix: str,
-        maxlen: int = 200_000,
+        maxlen: int = 10_000_000,
         *,
         most_bytes: int = bounds.MOST_BYTES,
         timeout: float = APPEND_TIMEOUT_S,
@@ -102,7 +103,12 @@ class EventStreams:
         if now < self._next_look.get(stream, 0.0):
             return
         self._next_look[stream] = now + LOOK_S
-        gone = bounds.trim_bytes(self._client, self.key(stream), self._most_bytes)
+        try:
+            gone = bounds.trim_bytes(self._client, self.key(stream), self._most_bytes)
+        except redis.RedisError as error:
+            # What was appended is there all the same; a later append looks again.
+            _log.warning("a stream can't be measured", extra={"error": type(error).__name__})
+            return
         if gone:
             _overflowed.labels(stream).inc(gone)
             _log.warning("a stream was too large", extra={"stream": stream, "dropped": gone})

@@ -106,3 +106,15 @@ class Two:
 
 def total(rows: list[list[float]]) -> list[list[float]]:
     return [[sum(row)] for row in rows]
+
+
+def push_two(suite: Suite, route: Any, one: str, other: str) -> None:
+    """Push a route whose version 1 has two replicas, and wait until both are connected."""
+    suite.revision += 1
+    state = tables.state(suite.revision, route, v1=one)
+    second = state.replicas.add()
+    second.CopyFrom(state.replicas[0])
+    second.replica_id, second.address = "another", other
+    suite.data_plane.push(state)
+    suite.until(lambda: suite.gateway.plane.state.revision == suite.revision)
+    suite.until(lambda: suite.gateway._pool._count() == 2)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -109,6 +111,24 @@ def test_a_store_that_refuses_is_no_answer(served: Served) -> None:
     before = served.ordinary
     status, problem = ask(served, "lane", GOOD)
     assert (status, problem["reason"], served.ordinary) == (503, "NO_ANSWER", before + 1)
+
+
+def test_a_value_that_no_model_takes_spoils_no_other_request(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suite = served.suite
+    monkeypatch.setitem(suite.features.DELAYS, "BIG", 1e39)
+    carriers = ["UA", "BIG", "AA", "BIG", "UA"]
+    bodies = [orjson.dumps({"instances": [{**GOOD, "carrier": each}]}) for each in carriers]
+
+    async def all_at_once() -> list[Any]:
+        asked = [served.send("lane", [request(suite, PREDICT, body)]) for body in bodies]
+        return [answer for (answer,) in await asyncio.gather(*asked)]
+
+    began = time.monotonic()
+    answers = suite.run(all_at_once())
+    assert [status for status, *_ in answers] == [200, 503, 200, 503, 200]
+    assert time.monotonic() - began < 0.8
 
 
 def test_a_store_that_hangs_is_waited_for_no_longer_than_the_deadline(

@@ -12,7 +12,7 @@ from gateway.dataplane.assignment import bucket
 from gateway.dataplane.template import ID, NUMBER, number_texts, template
 from tests.gateway import tables
 from tests.gateway.conftest import Suite
-from tests.gateway.lane import ROUTE, Two
+from tests.gateway.lane import ROUTE, Two, push_two
 
 
 def found(body: bytes) -> tuple[str, str, float]:
@@ -80,18 +80,8 @@ def test_a_lot_is_bounded(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_lot_whose_replica_is_lost_goes_to_another(two: Two, suite: Suite) -> None:
     signature = tables.plain_signature(3)
     one, other = two.replicas
-    suite.revision += 1
-    state = tables.state(
-        suite.revision,
-        tables.route(ROUTE, tables.variant("v1", 10_000, of=signature)),
-        v1=one.address,
-    )
-    second = state.replicas.add()
-    second.CopyFrom(state.replicas[0])
-    second.replica_id, second.address = "another", other.address
-    suite.data_plane.push(state)
-    suite.until(lambda: suite.gateway.plane.state.revision == suite.revision)
-    suite.until(lambda: suite.gateway._pool._count() == 2)
+    whole = tables.variant("v1", 10_000, of=signature)
+    push_two(suite, tables.route(ROUTE, whole), one.address, other.address)
     one.break_next = True
     before = two.served.ordinary
     answers = two.ask(*[two.matrix((n, 0, 0)) for n in range(20)])
@@ -125,6 +115,19 @@ def test_an_endpoint_with_a_limit_takes_no_more(two: Two) -> None:
     answers = two.ask(*[two.matrix((n, 0, 0)) for n in range(8)])
     two.slow(0.0)
     assert sorted(status for status, *_ in answers) == [200] * 3 + [503] * 5
+
+
+def test_an_answer_that_cannot_be_made_is_made_the_ordinary_way(
+    two: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> bytes:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr("gateway.inference_v2.document._template", broken)
+    before = two.served.ordinary
+    answers = two.ask(two.matrix((1, 2, 3)), two.named("ann", 4, 5, 6))
+    assert [found(body)[2] for *_, body in answers] == [6, 15]
+    assert two.served.ordinary == before + 1
 
 
 def test_what_has_shadows_or_kept_answers_is_no_part_of_a_lot(

@@ -27,11 +27,15 @@ def timed(ending: Unhurried, seconds: float) -> tuple[bool, float]:
 
 
 def test_while_something_goes_on_it_waits_as_long_as_asked() -> None:
-    assert timed(Unhurried(Pace(lambda: True)), 0.1) == (False, pytest.approx(0.1, abs=0.09))
+    ended, took = timed(Unhurried(Pace(lambda: True)), 0.1)
+    assert not ended
+    assert 0.09 < took < 5
 
 
 def test_for_a_while_after_it_as_well() -> None:
-    assert timed(Unhurried(Pace(lambda: False)), 0.1) == (False, pytest.approx(0.1, abs=0.09))
+    ended, took = timed(Unhurried(Pace(lambda: False)), 0.1)
+    assert not ended
+    assert 0.09 < took < 5
 
 
 @pytest.mark.usefixtures("calm")

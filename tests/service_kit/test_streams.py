@@ -398,8 +398,12 @@ def test_a_missing_table_is_no_fault_of_the_events(
 
 
 def test_what_all_groups_are_done_with_is_trimmed(
-    sqlite_engine: Engine, streams: EventStreams, consumer: MakeConsumer
+    sqlite_engine: Engine,
+    streams: EventStreams,
+    consumer: MakeConsumer,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(bounds, "YOUNG_S", -1.0)
     slow = StreamConsumer(sqlite_engine, CONSUMED, streams, "slow", "s", lambda *_: None, batch=900)
     seen: list[int] = []
     reader = consumer(lambda _, events: seen.extend(numbers_of(events)), trim=True)
@@ -421,9 +425,27 @@ def test_what_all_groups_are_done_with_is_trimmed(
     assert seen == list(range(2_000))
 
 
-def test_what_was_taken_and_not_finished_is_not_trimmed(
-    streams: EventStreams, consumer: MakeConsumer
+def test_what_is_young_waits_for_a_group_that_is_yet_to_come(
+    sqlite_engine: Engine, streams: EventStreams, consumer: MakeConsumer
 ) -> None:
+    streams.append("s", numbered(*range(500)))
+    reader = consumer(lambda *_: None, trim=True)
+    while reader.poll_once():
+        reader._due["gauge"] = 0.0
+    seen: list[int] = []
+    late = StreamConsumer(
+        sqlite_engine, CONSUMED, streams, "late", "s", lambda _, e: seen.extend(numbers_of(e))
+    )
+    while late.poll_once():
+        pass
+    late.stop()
+    assert seen == list(range(500))
+
+
+def test_what_was_taken_and_not_finished_is_not_trimmed(
+    streams: EventStreams, consumer: MakeConsumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bounds, "YOUNG_S", -1.0)
     streams.append("s", numbered(*range(500)))
 
     def away(*_: Any) -> None:

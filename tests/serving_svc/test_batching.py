@@ -141,6 +141,34 @@ def test_an_interruption_sends_no_batch_to_the_thread() -> None:
     assert "score" not in threads
 
 
+@pytest.mark.parametrize("inline", [True, False])
+def test_a_model_that_takes_long_however_few_its_rows_stays_in_the_thread(inline: bool) -> None:
+    threads: set[str] = set()
+    now, pause = [0.0], [0.0]
+
+    def scorer(matrix: Matrix) -> Matrix:
+        threads.add(threading.current_thread().name.split("_")[0])
+        now[0] += pause[0]
+        return first_column(matrix)
+
+    async def inside() -> None:
+        got: list[Response] = []
+        batcher = MicroBatcher(scorer, 3, 1, clock=lambda: now[0], inline=inline)
+        await known(batcher, got)
+        pause[0] = 0.02 if inline else 0.0  # one that is quick, but must not be trusted
+        wide = message(1, np.repeat(ONE, 512, axis=0))
+        for number in range(30):
+            if number == 8:
+                threads.clear()
+            request = wide if number % 2 else message(number, ONE)
+            batcher.submit(request, got.append, alone=True)
+            await settled(batcher)
+        batcher.close()
+
+    asyncio.run(inside())
+    assert threads == {"score"}
+
+
 FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
 BROKEN = st.sampled_from([float("nan"), float("inf"), float("-inf")])
 

@@ -17,6 +17,7 @@ from pydantic import SecretStr
 
 import feature_svc.__main__
 import registry_svc.__main__
+from feature_svc.settings import FeatureSettings
 from service_kit.channels import Peers, open_channel
 from service_kit.errors import NotFound
 from service_kit.server import ServiceServer
@@ -35,7 +36,8 @@ def beside(area: str, build: Any, redis_url: str, folder: Path) -> Iterator[Serv
     """Settings of a training service beside a peer that runs in this process."""
     common: dict[str, Any] = {"home": folder, "service_token": SecretStr("s" * 64)}
     prefix = f"training-{folder.name}"
-    own = ServiceSettings(service=area, redis_url=redis_url, stream_prefix=prefix, **common)
+    kind = FeatureSettings if area == "features" else ServiceSettings
+    own = kind(service=area, redis_url=redis_url, stream_prefix=prefix, **common)
     application = build(own)
     with ServiceServer(own, application.services, application.pings) as server:
         yield ServiceSettings(service="training", peers={area: server.address}, **common)
