@@ -133,12 +133,21 @@ def _settings(service: str, settings_type: type[S] | None) -> S:
 
 
 def _stop_on_signals(server: ServiceServer) -> None:
-    def stop(*_: object) -> None:
+    # What a handler does, it does in the midst of whatever the main thread was doing: it could
+    # wait for a lock that this holds. So the signal only writes to a pipe that a thread reads.
+    asked, asking = os.pipe()
+    os.set_blocking(asking, False)
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, lambda *_: None)
+    signal.set_wakeup_fd(asking, warn_on_full_buffer=False)
+
+    def stop() -> None:
+        while os.read(asked, 1)[0] not in (signal.SIGTERM, signal.SIGINT):
+            pass  # one that is somebody else's
         _leave_within(MOST_SECONDS_TO_STOP, status=0)
         server.ask_to_stop()
 
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(signum, stop)
+    threading.Thread(target=stop, name="signals", daemon=True).start()
 
 
 def _leave_within(seconds: float, *, status: int) -> None:
