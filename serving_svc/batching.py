@@ -36,6 +36,8 @@ _LATELY = 4
 _FLOAT = np.dtype("<f4")
 #: Outputs of a batch up to which Python looks through them faster than numpy does.
 _FEW = 256
+#: Share of the time beyond which how busy a server is can't be told from how many wait.
+_MOST_BUSY = 0.99
 _NOT_FINITE = "OUTPUT_NOT_FINITE"
 _log = logging.getLogger(__name__)
 
@@ -62,16 +64,33 @@ class _Waiting:
 
 @dataclass(slots=True)
 class Load:
-    """What happened since the last report."""
+    """What happened since the last report.
 
+    Attributes:
+        since: When that was.
+        busy_s: Seconds in which the model scored.
+        seconds: How long ago it was; known once the load is taken.
+    """
+
+    since: float = 0.0
     waits_us: float = 0.0
     batches: int = 0
     messages: int = 0
+    busy_s: float = 0.0
+    seconds: float = 0.0
 
     @property
     def mean_wait_us(self) -> int:
-        """Mean microseconds in the queue."""
-        return int(self.waits_us / self.messages) if self.messages else 0
+        """Mean microseconds that a message waited: in the queue, and before it came there.
+
+        What waits in a socket or at its sender has no clock of ours. It is as long as queueing
+        theory says of a server that is busy for a share r of the time: r / (1 - r) batches.
+        """
+        if not self.messages:
+            return 0
+        busy = min(self.busy_s / self.seconds, _MOST_BUSY) if self.seconds > 0 else 0.0
+        before = self.busy_s / self.batches * busy / (1.0 - busy)
+        return int(self.waits_us / self.messages + before * 1e6)
 
 
 @dataclass(slots=True)
@@ -108,6 +127,9 @@ class MicroBatcher:
     )
     _task: asyncio.Task[None] | None = None
 
+    def __post_init__(self) -> None:
+        self.load.since = self.clock()
+
     @property
     def busy(self) -> bool:
         """Whether anything waits or is being scored."""
@@ -140,7 +162,9 @@ class MicroBatcher:
 
     def take_load(self) -> Load:
         """What happened since the last call."""
-        taken, self.load = self.load, Load()
+        now = self.clock()
+        taken, self.load = self.load, Load(since=now)
+        taken.seconds = now - taken.since
         return taken
 
     def close(self) -> None:
@@ -267,6 +291,7 @@ class MicroBatcher:
         self._call_s = min(self._lately)[0]
         self.scoring_rows = 0
         self.load.batches += 1
+        self.load.busy_s += took
         self.load.messages += messages
 
     def _tell(self, waiting: _Waiting, scored: _Scored, waited: float, took: float) -> None:

@@ -135,7 +135,7 @@ def test_a_wrong_outcome_names_its_place(http: httpx.Client, story: Outcome) -> 
 def test_a_refused_request_leaves_no_trace(
     http: httpx.Client, client: Client, story: Outcome
 ) -> None:
-    before = logged(client)
+    before = settled(client)
     for _ in range(5):
         http.post(PREDICT, json=body(FLIGHT, flight(hour="x")))
     good = http.post(PREDICT, json=body(FLIGHT))
@@ -146,6 +146,18 @@ def test_a_refused_request_leaves_no_trace(
 def logged(client: Client) -> int:
     report = client.get(f"{MONITOR}/performance", group_by="MONTH")
     return sum(int(each["row_count"]) for each in report["windows"])
+
+
+def settled(client: Client) -> int:
+    """How many rows are logged, once those of earlier tests have come."""
+    import time
+
+    found, since = logged(client), time.monotonic()
+    while time.monotonic() - since < 2.0:
+        time.sleep(0.1)
+        if (now := logged(client)) != found:
+            found, since = now, time.monotonic()
+    return found
 
 
 def until_logged(client: Client, wanted: int) -> None:

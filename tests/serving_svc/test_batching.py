@@ -169,6 +169,32 @@ def test_a_model_that_takes_long_however_few_its_rows_stays_in_the_thread(inline
     assert threads == {"score"}
 
 
+@pytest.mark.parametrize(("share", "wait_us"), [(0.1, 111), (0.5, 1_000), (0.9, 9_000)])
+def test_what_waits_before_it_comes_is_estimated_by_how_busy_it_is(
+    share: float, wait_us: float
+) -> None:
+    now = [100.0]
+
+    def scorer(matrix: Matrix) -> Matrix:
+        now[0] += 0.001
+        return first_column(matrix)
+
+    async def inside() -> int:
+        got: list[Response] = []
+        batcher = MicroBatcher(scorer, 3, 1, clock=lambda: now[0])
+        for number in range(200):
+            batcher.submit(message(number, ONE), got.append)
+            await settled(batcher)
+            now[0] += 0.001 / share - 0.001
+        batcher.close()
+        assert batcher.load.waits_us == pytest.approx(0, abs=1)
+        taken = batcher.take_load().mean_wait_us
+        assert batcher.take_load().mean_wait_us == 0
+        return taken
+
+    assert asyncio.run(inside()) == pytest.approx(wait_us, rel=0.02)
+
+
 FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
 BROKEN = st.sampled_from([float("nan"), float("inf"), float("-inf")])
 
