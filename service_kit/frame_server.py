@@ -104,6 +104,16 @@ class FrameServer:
         self._stop: asyncio.Event | None = None
         self._thread: threading.Thread | None = None
 
+    @property
+    def alive(self) -> bool:
+        """Whether it listens."""
+        return self._thread is not None and self._thread.is_alive()
+
+    @property
+    def visitors(self) -> int:
+        """Connections that are open."""
+        return len(self._visitors)
+
     def start(self) -> str:
         """Listen; gives the bound address.
 
