@@ -6,9 +6,10 @@ import asyncio
 import time
 from collections.abc import Iterable, Sequence
 
-from gateway.dataplane.replicas import Connect, Item, ReplicaError, ReplicaStream, Scored
+from gateway.dataplane.replicas import Item, ReplicaError, ReplicaStream, Scored
 from gateway.dataplane.routing import ReplicaAddress
 from service_kit import metrics
+from service_kit.frame_link import Connect
 
 _DRAIN_S = 10.0
 _connected = metrics.gauge("dataplane_replicas", "Replicas with an open stream.")

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from itertools import chain, count
 from typing import NamedTuple
 
 from modelyard.dataplane.v1 import dataplane_pb2
 
-from service_kit.frames import FrameProtocol
+from service_kit.frame_link import Connect, Correspondent, FrameLink
 
 #: Messages without an answer on a connection, and rows that must wait before a second one goes.
 MOST_MESSAGES = 2
@@ -24,10 +22,6 @@ MOST_ROWS_A_MESSAGE = 2_048
 MOST_ROWS_WAITING = 8_192
 #: Seconds without any answer after which a stream with messages under way is given up.
 STALL_S = 5.0
-_CONNECT_S = 2.0
-_BACKOFF_S = (0.02, 2.0)
-
-_log = logging.getLogger(__name__)
 
 
 class ReplicaError(Exception):
@@ -49,10 +43,6 @@ class Scored(NamedTuple):
 
     outputs: bytes
     took_us: int
-
-
-Connect = Callable[[str, Callable[[], FrameProtocol]], Awaitable[None]]
-"""Opens a connection to an address; OSError when nobody answers."""
 
 
 class Item(ABC):
@@ -79,7 +69,7 @@ class Item(ABC):
         """Told once how it ended; must not raise."""
 
 
-class ReplicaStream:
+class ReplicaStream(Correspondent):
     """Keeps the connection to one replica open, again and again, until it is closed.
 
     Args:
@@ -93,21 +83,19 @@ class ReplicaStream:
         self.connected = asyncio.Event()
         self.retired = False
         self.rows = 0
-        self._connect = connect
-        self._hello = hello
         self._loop = asyncio.get_running_loop()
         self._ids = count(1)
         self._waiting: deque[Item] = deque()
         self._under_way: dict[int, list[Item]] = {}
         self._flushing = False
         self._progress = 0.0
-        self._connection: _Connection | None = None
-        self._task = asyncio.create_task(self._run(), name=f"replica {replica_id}")
+        self._link = FrameLink(f"replica {replica_id}", address, connect, hello, self, STALL_S)
+        self._link.start()
 
     @property
     def usable(self) -> bool:
         """Whether requests may be submitted now."""
-        return self._connection is not None and not self.retired and self.rows < MOST_ROWS_WAITING
+        return self._link.up and not self.retired and self.rows < MOST_ROWS_WAITING
 
     def submit(self, item: Item) -> None:
         """Send a request, together with all others of this turn of the loop."""
@@ -128,57 +116,37 @@ class ReplicaStream:
         end = time.monotonic() + grace
         while self.rows and time.monotonic() < end:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
-        self._task.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._task
+        await self._link.close()
 
-    async def _run(self) -> None:
-        backoff = _BACKOFF_S[0]
-        while True:
-            opened = time.monotonic()
-            connection = _Connection(self)
-            try:
-                await self._serve(connection)
-            except (TimeoutError, OSError, ReplicaError) as error:
-                _log.info("replica lost", extra={"replica": self.replica_id, "error": _kind(error)})
-            finally:
-                self._connection = None
-                self.connected.clear()
-                connection.abort()
-                self._fail_all()
-            lasted = time.monotonic() - opened > _BACKOFF_S[1]
-            backoff = _BACKOFF_S[0] if lasted else min(backoff * 2, _BACKOFF_S[1])
-            await asyncio.sleep(backoff)
-
-    async def _serve(self, connection: _Connection) -> None:
-        async with asyncio.timeout(_CONNECT_S):
-            await self._connect(self.address, lambda: connection)
-            connection.send(self._hello)
-            await connection.welcomed
-        self._connection = connection
+    def linked(self) -> None:
+        """The replica has let us in."""
         self.connected.set()
         self._flush()
-        while not connection.ended.is_set():
-            with suppress(TimeoutError):
-                async with asyncio.timeout(STALL_S / 5):
-                    await connection.ended.wait()
-            if self._under_way and time.monotonic() - self._progress > STALL_S:
-                raise ReplicaError("STALLED")
+
+    def unlinked(self) -> None:
+        """The connection has ended: what was under way is lost."""
+        self.connected.clear()
+        self._fail_all()
+
+    @property
+    def waiting_since(self) -> float:
+        """Since when the replica owes an answer; 0 when it owes none."""
+        return self._progress if self._under_way else 0.0
 
     def _flush(self) -> None:
         self._flushing = False
-        while self._waiting and self._connection is not None:
+        while self._waiting and self._link.up:
             # A second message is for keeping a replica busy that has much to do. Otherwise what
             # comes in until the first one is answered goes together.
             sent = len(self._under_way)
             if sent >= MOST_MESSAGES or (sent and self._waiting_rows() < ROWS_FOR_A_SECOND):
                 return
-            self._send_waiting(self._connection)
+            self._send_waiting()
 
     def _waiting_rows(self) -> int:
         return sum(item.rows for item in self._waiting)
 
-    def _send_waiting(self, connection: _Connection) -> None:
+    def _send_waiting(self) -> None:
         items: list[Item] = []
         rows = 0
         while self._waiting and rows < MOST_ROWS_A_MESSAGE:
@@ -200,10 +168,11 @@ class ReplicaStream:
             rows=[item.rows for item in items],
             inputs=b"".join([item.inputs for item in items]),
         )
-        connection.send(request.SerializeToString())
+        self._link.send(request.SerializeToString())
 
-    def take(self, response: dataplane_pb2.InferStreamResponse) -> None:
+    def received(self, message: bytes) -> None:
         """Hand out a message's answers."""
+        response = dataplane_pb2.InferStreamResponse.FromString(message)
         self._progress = time.monotonic()
         items = self._under_way.pop(response.id, None)
         if items is None:
@@ -233,41 +202,3 @@ class ReplicaStream:
         for item in lost:
             if not item.abandoned:
                 item.done(ReplicaError("REPLICA_LOST", elsewhere=True))
-
-
-class _Connection(FrameProtocol):
-    """A connection of a stream; the first frame that comes is the replica's welcome."""
-
-    def __init__(self, stream: ReplicaStream) -> None:
-        super().__init__()
-        self._stream = stream
-        self.welcomed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.ended = asyncio.Event()
-
-    def received(self, message: bytes) -> None:
-        """A frame came."""
-        if self.welcomed.done():
-            self._stream.take(dataplane_pb2.InferStreamResponse.FromString(message))
-            return
-        reason = dataplane_pb2.Welcome.FromString(message).error_reason
-        if reason:
-            self.welcomed.set_exception(ReplicaError(reason))
-        else:
-            self.trust()
-            self.welcomed.set_result(None)
-
-    def closed(self) -> None:
-        """It has ended."""
-        self.ended.set()
-        if not self.welcomed.done():
-            self.welcomed.set_exception(ReplicaError("HUNG_UP"))
-
-    def abort(self) -> None:
-        """End it now."""
-        self.welcomed.cancel()
-        if hasattr(self, "transport"):
-            self.transport.abort()
-
-
-def _kind(error: BaseException) -> str:
-    return error.reason if isinstance(error, ReplicaError) else type(error).__name__
