@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from service_kit.database import make_engine, migrate
+from serving_svc.service import stream_scoring
+from tests.serving_svc.scoring_stream import Stream
 from tests.serving_svc.world import World
 
 
@@ -29,3 +31,14 @@ def world(tmp_path: Path, empty_record: Path) -> Iterator[World]:
     engine = make_engine(f"sqlite:///{tmp_path}/serving.db")
     yield World(engine)
     engine.dispose()
+
+
+@pytest.fixture(params=["redis", "valkey"])
+def stream(
+    request: pytest.FixtureRequest, stream_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Stream]:
+    monkeypatch.setattr(stream_scoring, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(stream_scoring, "LONGEST_PAUSE_S", 0.05)
+    made = Stream(request.getfixturevalue(f"{request.param}_url"), stream_prefix)
+    yield made
+    made.close()

@@ -3,26 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import json
-import os
-import random
-import signal
-import subprocess
-import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
-from typing import Any
 
 import orjson
 import pytest
-import redis
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from service_kit.errors import DomainError, NotFound, Unavailable
 from service_kit.ids import uuid7_str
@@ -35,99 +22,11 @@ from serving_svc.domain.scorer_events import (
     Problem,
     prediction_id,
 )
-from serving_svc.domain.scorers import Progress, Start, StreamScorer
-from serving_svc.service import scoring_supervisor, stream_scoring
-from serving_svc.service.scoring_supervisor import ScoringSupervisor
-from serving_svc.service.stream_scoring import TRIES, ScoringLoop
-from serving_svc.stream import RedisScorerStreams, RedisSource
-from tests.serving_svc.stream_process import CLAIM_AFTER, Record, double, scorer
-
-
-@dataclass
-class Inference:
-    """An endpoint that doubles `n`, and what it was asked."""
-
-    asked: list[str] = field(default_factory=list)
-    answer: Callable[[Event], Answer] = double
-    away: bool = False
-    meanwhile: Callable[[], object] = lambda: None
-
-    def score(self, endpoint_id: str, events: Sequence[Event]) -> Sequence[Answer]:
-        assert endpoint_id == "late"
-        if self.away:
-            raise Unavailable("OVERLOADED", "too many requests")
-        self.asked += [event.event_id for event in events]
-        answers = [self.answer(event) for event in events]
-        self.meanwhile()
-        return answers
-
-
-class Stream:
-    """A scorer with its streams, under keys of this test."""
-
-    def __init__(self, url: str, prefix: str) -> None:
-        self.url, self.prefix = url, prefix
-        self.client = redis.Redis.from_url(url)
-        self.streams = RedisScorerStreams(url, prefix, CLAIM_AFTER)
-        self.inference = Inference()
-        self.sources: list[RedisSource] = []
-        self.use()
-
-    def use(self, **given: Any) -> None:
-        """A new scorer."""
-        self.scorer: StreamScorer = scorer(uuid7_str(), **given)
-        self.keys = self.streams.keys(self.scorer)
-
-    def loop(self) -> ScoringLoop:
-        """Another consumer."""
-        self.sources.append(self.streams.source(self.scorer))
-        return ScoringLoop(self.scorer, self.sources[-1], self.inference)
-
-    def append(self, event_id: str, data: Any, **more: Any) -> str:
-        fields = {"id": event_id, "data": orjson.dumps(data), **more}
-        return str(self.client.xadd(self.keys.source, fields).decode())
-
-    def numbers(self, *numbers: int) -> None:
-        for number in numbers:
-            self.append(f"e{number}", {"n": number})
-
-    def results(self) -> list[tuple[str, float]]:
-        found = self.client.xrange(self.keys.results)
-        return [
-            (each[b"id"].decode(), orjson.loads(each[b"data"])["outputs"]["y"]) for _, each in found
-        ]
-
-    def dead(self) -> list[dict[bytes, bytes]]:
-        return [fields for _, fields in self.client.xrange(self.keys.dead_letters)]
-
-    def progress(self) -> Progress:
-        return self.streams.progress(self.scorer)
-
-    def close(self) -> None:
-        for source in self.sources:
-            source.close()
-        for key in self.client.scan_iter(match=f"{self.prefix}:*"):
-            self.client.delete(key)
-        self.client.close()
-
-
-@pytest.fixture(params=["redis", "valkey"])
-def stream(
-    request: pytest.FixtureRequest, stream_prefix: str, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Stream]:
-    monkeypatch.setattr(stream_scoring, "FIRST_PAUSE_S", 0.01)
-    monkeypatch.setattr(stream_scoring, "LONGEST_PAUSE_S", 0.05)
-    made = Stream(request.getfixturevalue(f"{request.param}_url"), stream_prefix)
-    yield made
-    made.close()
-
-
-def run(loop: ScoringLoop, until: Callable[[], bool], seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not until():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        loop.poll_once(0.01)
-        time.sleep(loop.wait_s())
+from serving_svc.domain.scorers import Progress, Start
+from serving_svc.service.stream_scoring import TRIES
+from serving_svc.stream import RedisScorerStreams
+from tests.serving_svc.scoring_stream import Stream, run
+from tests.serving_svc.stream_process import CLAIM_AFTER, double, scorer
 
 
 def test_each_event_has_one_result_in_order(stream: Stream) -> None:
@@ -396,96 +295,6 @@ def test_consumers_that_leave_are_dropped_unless_something_is_theirs(stream: Str
     assert left["pending"] == 1
 
 
-def test_a_supervisor_starts_and_stops_what_the_record_wants(
-    stream: Stream, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(scoring_supervisor, "LOOK_S", 0.02)
-    forgotten: list[StreamScorer] = []
-    record: Any = Record(stream.scorer)
-    supervisor = ScoringSupervisor(record, stream.streams, stream.inference)
-    supervisor.start()
-    stream.numbers(1)
-    until(lambda: len(stream.results()) == 1)
-    record.running = list
-    until(lambda: not supervisor._workers)
-    stream.numbers(2)
-    record.running = lambda: [stream.scorer]
-    until(lambda: len(stream.results()) == 2)
-    record.running, record.deleted = list, lambda: [stream.scorer]
-    record.forget = forgotten.append
-    until(lambda: bool(forgotten) and not supervisor._workers)
-    assert stream.client.xinfo_groups(stream.keys.source) == []
-    supervisor.stop()
-
-
-def test_a_supervisor_that_is_told_looks_at_once(
-    stream: Stream, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(scoring_supervisor, "LOOK_S", 60.0)
-    record: Any = Record(stream.scorer)
-    record.running = list
-    supervisor = ScoringSupervisor(record, stream.streams, stream.inference)
-    supervisor.start()
-    record.running = lambda: [stream.scorer]
-    supervisor.notify()
-    stream.numbers(1)
-    until(lambda: len(stream.results()) == 1)
-    record.running = list
-    supervisor.notify()
-    # Until its thread has ended it is looked for again, without being told.
-    until(lambda: not supervisor._workers)
-    supervisor.stop()
-
-
-def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.01)
-
-
-@settings(
-    max_examples=25,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
-@given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 4)), max_size=30))
-def test_whatever_dies_when_each_event_has_one_result(
-    stream: Stream, deaths: list[tuple[int, int]]
-) -> None:
-    """Two consumers that die at any point of a micro-batch, and are followed by others."""
-    stream.client.delete(stream.keys.source, stream.keys.results)
-    stream.use(max_rows=3)
-    stream.numbers(*range(8), *range(3))
-    loops = [stream.loop(), stream.loop()]
-    for which, point in deaths:
-        source = stream.sources[-2 + which]
-        if point == 0:
-            loops[which] = stream.loop()  # at rest
-        elif point == 1:
-            source.read(3, 0.0)
-            loops[which] = stream.loop()  # after reading
-        elif point == 2:
-            stream.inference.meanwhile = _die
-            _or_death(loops[which])
-            stream.inference.meanwhile = lambda: None
-            loops[which] = stream.loop()  # after scoring
-        else:
-            loops[which].poll_once(0.0)
-    last = stream.loop()
-    run(last, lambda: (found := stream.progress()).pending == 0 and found.lag == 0)
-    assert Counter(stream.results()) == Counter((f"e{n}", 2 * n) for n in range(8))
-
-
-def _die() -> None:
-    raise KeyboardInterrupt
-
-
-def _or_death(loop: ScoringLoop) -> None:
-    with suppress(KeyboardInterrupt):
-        loop.poll_once(0.0)
-
-
 def test_finish_counts_what_it_did(stream: Stream) -> None:
     stream.numbers(1)
     source = stream.streams.source(stream.scorer)
@@ -495,58 +304,6 @@ def test_finish_counts_what_it_did(stream: Stream) -> None:
     assert set(source.finish([ending]).values()) == {0}
     assert source.answered(["e1", "e2"]) == {"e1"}
     source.close()
-
-
-@pytest.mark.timeout(120)
-def test_kill_9_of_consumers_mid_batch(stream: Stream) -> None:
-    """Each event has exactly one result, and each poison one dead letter, whoever is killed."""
-    stream.use(max_rows=16)
-    kills, part, draw, left_behind = 6, 400, random.Random(7), 0
-    events = range(kills * part)
-    poison = set(events[::100])
-    consumers = [consumer(stream) for _ in range(2)]
-    try:
-        for kill in range(kills):
-            for number in events[kill * part : (kill + 1) * part]:
-                stream.append(f"e{number}", {} if number in poison else {"n": number})
-            time.sleep(0.1 * draw.random())
-            victim = consumers.pop(draw.randrange(2))
-            victim.send_signal(signal.SIGKILL)
-            victim.wait()
-            left_behind += pending_of(stream, victim.pid)
-            consumers.append(consumer(stream))
-        until(lambda: stream.progress().lag == stream.progress().pending == 0, 30)
-    finally:
-        for each in consumers:
-            each.kill()
-            each.wait()
-    assert left_behind > 0
-    scored = [n for n in events if n not in poison]
-    assert Counter(stream.results()) == Counter((f"e{n}", 2 * n) for n in scored)
-    assert Counter(each[b"id"] for each in stream.dead()) == Counter(b"e%d" % n for n in poison)
-    progress = stream.progress()
-    assert (progress.scored, progress.refused) == (len(scored), len(poison))
-
-
-def pending_of(stream: Stream, pid: int) -> int:
-    """Events that a process has read and not finished."""
-    found = stream.client.xinfo_consumers(stream.keys.source, stream.scorer.group)
-    return sum(each["pending"] for each in found if f"-{pid}-".encode() in each["name"])
-
-
-def consumer(stream: Stream) -> subprocess.Popen[str]:
-    """A process with the scorer at work."""
-    command = [sys.executable, "-m", "tests.serving_svc.stream_process"]
-    arguments = [stream.url, stream.prefix, stream.scorer.uid]
-    started = subprocess.Popen(
-        [*command, *arguments, json.dumps({"max_rows": stream.scorer.max_rows})],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(Path.cwd())},
-    )
-    assert started.stdout is not None
-    assert started.stdout.readline() == "ready\n"
-    return started
 
 
 def test_redis_away(stream_prefix: str) -> None:
