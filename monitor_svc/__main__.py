@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from datetime import timedelta
 
 from modelyard.events.v1 import events_pb2
@@ -27,7 +28,7 @@ from monitor_svc.service import (
     Responder,
     Retention,
 )
-from monitor_svc.service.ports import OutcomeRow
+from monitor_svc.service.ports import OutcomeRow, Store
 from monitor_svc.storage.tables import consumed, idempotency, outbox
 from service_kit.channels import Peers
 from service_kit.clock import SystemClock
@@ -38,7 +39,7 @@ from service_kit.plugin_api import PluginApi
 from service_kit.plugins import PluginCatalog
 from service_kit.server import Application, run
 from service_kit.settings import ServiceSettings
-from service_kit.streams import Event, EventStreams, StreamConsumer
+from service_kit.streams import Event, EventStreams, Handler, StreamConsumer
 
 GROUP = "monitoring"
 #: Events taken at a time; one of predictions may have thousands of rows.
@@ -92,7 +93,7 @@ def build(settings: MonitorSettings) -> Application:
         background=[
             OutboxRelay(engine, outbox, streams),
             AnswerUpkeep(engine, idempotency, clock),
-            *consumers(engine, streams, Ingestion(judgement, clock)),
+            *consumers(engine, streams, Ingestion(judgement, clock), storage.reads(engine)),
             responder,
             follower,
             Retention(transactions, timedelta(days=settings.keep_predictions_days), clock),
@@ -101,17 +102,30 @@ def build(settings: MonitorSettings) -> Application:
     )
 
 
-def consumers(engine: Engine, streams: EventStreams, ingestion: Ingestion) -> list[StreamConsumer]:
+def consumers(
+    engine: Engine,
+    streams: EventStreams,
+    ingestion: Ingestion,
+    reads: Callable[[], AbstractContextManager[Store]],
+) -> list[StreamConsumer]:
     """The consumers of predictions and outcomes."""
-    handlers: dict[str, Callable[[Session, Sequence[Event]], None]] = {
-        "predictions": prediction_handler(ingestion),
-        "outcomes": outcome_handler(ingestion),
+
+    def anybody_monitors() -> bool:
+        with reads() as store:
+            return bool(store.monitors(1, ""))
+
+    handlers: dict[str, tuple[Handler, Callable[[], bool] | None]] = {
+        # All that endpoints answer is much to read for nobody.
+        "predictions": (prediction_handler(ingestion), anybody_monitors),
+        "outcomes": (outcome_handler(ingestion), None),
     }
     return [
         StreamConsumer(
-            engine, consumed, streams, GROUP, stream, handle, BATCHES[stream], gather=GATHER_S
+            *(engine, consumed, streams, GROUP, stream, handle, BATCHES[stream]),
+            gather=GATHER_S,
+            wanted=wanted,
         )
-        for stream, handle in handlers.items()
+        for stream, (handle, wanted) in handlers.items()
     ]
 
 

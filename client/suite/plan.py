@@ -30,6 +30,12 @@ GATEWAY, GATEWAY_GRPC, VALKEY, RAY, RAY_AGENT, MLFLOW, METRICS = 0, 1, 30, 31, 3
 RAY_METRICS, RAY_CLIENT, FEATURE_FRAMES = 33, 34, 27
 """Offsets of the other ports; a service's metrics port lies `METRICS` above its own."""
 
+#: glibc gives what was freed back to the system at once; to get it anew, page by page, costs a
+#: process that handles batches of some megabytes more than to handle them.
+KEPT_MEMORY = {
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(128 << 20),
+}
 
 QUIET_RAY = {
     # Ray Serve starts and looks after replicas; requests do not pass through it.
@@ -158,6 +164,7 @@ def shared_environment(settings: SuiteSettings) -> dict[str, str]:
         # core in every process slow each other down.
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
+        **KEPT_MEMORY,
     }
 
 

@@ -17,6 +17,8 @@ from service_kit.frame_link import Connect, Correspondent, FrameLink
 #: Messages without an answer on a connection, and rows that must wait before a second one goes.
 MOST_MESSAGES = 2
 ROWS_FOR_A_SECOND = 128
+#: Turns of the loop for which requests gather as long as each turn brings more.
+MOST_TURNS = 8
 #: Rows of one message, and rows that may wait here for one replica.
 MOST_ROWS_A_MESSAGE = 2_048
 MOST_ROWS_WAITING = 8_192
@@ -87,7 +89,8 @@ class ReplicaStream(Correspondent):
         self._ids = count(1)
         self._waiting: deque[Item] = deque()
         self._under_way: dict[int, list[Item]] = {}
-        self._flushing = False
+        self._gathering = False
+        self._came = 0
         self._progress = 0.0
         self._link = FrameLink(f"replica {replica_id}", address, connect, hello, self, STALL_S)
         self._link.start()
@@ -98,17 +101,19 @@ class ReplicaStream(Correspondent):
         return self._link.up and not self.retired and self.rows < MOST_ROWS_WAITING
 
     def submit(self, item: Item) -> None:
-        """Send a request, together with all others of this turn of the loop."""
+        """Send a request, together with all others that are there already."""
         self._waiting.append(item)
         self.rows += item.rows
-        if not self._flushing:
-            self._flushing = True
-            self._loop.call_soon(self._flush)
+        self._came += 1
+        if not self._gathering:
+            self._gathering = True
+            self._loop.call_soon(self._gather, 0, MOST_TURNS)
 
     def grow(self, item: Item) -> None:
         """Count one row more of an item that was submitted and is not yet sent."""
         item.rows += 1
         self.rows += 1
+        self._came += 1
 
     async def close(self, grace: float = 0.0) -> None:
         """Take nothing more and close, after what is under way or after `grace` seconds."""
@@ -133,8 +138,16 @@ class ReplicaStream(Correspondent):
         """Since when the replica owes an answer; 0 when it owes none."""
         return self._progress if self._under_way else 0.0
 
+    def _gather(self, came: int, turns: int) -> None:
+        # What has arrived lies in sockets until the loop has looked at them: one look more costs
+        # less than a message more, which wakes the replica, and this process by its answer.
+        if self._came > came and turns and self._waiting_rows() < ROWS_FOR_A_SECOND:
+            self._loop.call_soon(self._gather, self._came, turns - 1)
+            return
+        self._gathering = False
+        self._flush()
+
     def _flush(self) -> None:
-        self._flushing = False
         while self._waiting and self._link.up:
             # A second message is for keeping a replica busy that has much to do. Otherwise what
             # comes in until the first one is answered goes together.

@@ -14,16 +14,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import redis
-from sqlalchemy import Column, Engine, MetaData, String, Table, delete, select
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DataError, DBAPIError
-from sqlalchemy.orm import DeclarativeBase, Session
+from sqlalchemy import Engine, Table
+from sqlalchemy.orm import Session
 
 from service_kit import metrics
-from service_kit.database import UtcDateTime, transaction
+from service_kit.database import transaction
 from service_kit.errors import DomainError, Unavailable
 from service_kit.ids import uuid7_str
 from service_kit.streams.bounds import trim_read
+from service_kit.streams.consumed import forget, remember
 from service_kit.streams.events import Event, decode_event
 from service_kit.streams.redis_streams import (
     BACKGROUND_TIMEOUT_S,
@@ -40,7 +39,8 @@ BLOCK_S = 0.5
 DEAD_MAXLEN = 100_000
 GAUGE_EVERY_S = 5.0
 PRUNE_EVERY_S = 600.0
-PRUNE_ROWS = 10_000
+#: Seconds for which an answer that somebody wants the events holds.
+WANTED_S = 5.0
 
 EVENTS = metrics.counter(
     "stream_events_total", "Events taken from a stream.", ["stream", "group", "outcome"]
@@ -54,17 +54,6 @@ AGE = metrics.gauge(
     "Age of the last event of the last batch when it was taken.",
     ["stream", "group"],
 )
-
-
-def consumer_table(base: type[DeclarativeBase] | MetaData, name: str = "consumed_events") -> Table:
-    """The table of event ids whose effect has been committed."""
-    return Table(
-        name,
-        base if isinstance(base, MetaData) else base.metadata,
-        Column("consumer", String(160), primary_key=True),
-        Column("event_id", String(36), primary_key=True),
-        Column("consumed", UtcDateTime, nullable=False, index=True),
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +81,7 @@ class StreamConsumer:
 
     Args:
         engine: Database of `table` and of what the handler writes.
-        table: From `consumer_table`.
+        table: From `consumed.consumer_table`.
         streams: Where the stream lives.
         group: Name of the consumer group, one for each service and purpose.
         stream: Name of the stream, without prefix.
@@ -105,6 +94,8 @@ class StreamConsumer:
             where a transaction for each would cost more than the events themselves.
         trim: Whether to drop from the stream what all its groups are done with: on a stream that
             nobody reads for its past.
+        wanted: Whether anybody wants what comes now; what comes while nobody does is passed over
+            without being read.
     """
 
     def __init__(
@@ -123,6 +114,7 @@ class StreamConsumer:
         dedupe_for: timedelta = timedelta(days=7),
         gather: float = 0.0,
         trim: bool = False,
+        wanted: Callable[[], bool] | None = None,
     ) -> None:
         self._engine = engine
         self._table = table
@@ -137,10 +129,13 @@ class StreamConsumer:
         self._dedupe_for = dedupe_for
         self._gather = gather
         self._trim = trim
+        self._wanted = wanted
         self._key = streams.key(stream)
         self._name = f"{socket.gethostname()}-{os.getpid()}-{uuid7_str()[-8:]}"
         self._client = connect(streams.redis_url, BACKGROUND_TIMEOUT_S)
         self._ready = False
+        self._passed = b""
+        self._wanted_until = 0.0
         self._held: list[_Entry] = []
         self._parked: dict[bytes, _Parked] = {}
         self._claim_from: Any = "0-0"
@@ -203,6 +198,9 @@ class StreamConsumer:
         self._ensure_group()
         self._retry_parked()
         if not self._held:
+            if self._passes_over():
+                self._stopping.wait(block)
+                return 0
             self._held = self._claim() or self._read(block)
         taken = len(self._held)
         if self._held:
@@ -223,6 +221,22 @@ class StreamConsumer:
             if "BUSYGROUP" not in str(error):
                 raise
         self._ready = True
+
+    def _passes_over(self) -> bool:
+        """Go to the end of the stream when nobody wants what is there."""
+        if self._wanted is None or time.monotonic() < self._wanted_until:
+            return False
+        # First the end, then the question: what comes after somebody wants it is not passed over.
+        stream: Any = self._client.xinfo_stream(self._key)
+        end = stream["last-generated-id"]
+        if end == self._passed:
+            return True
+        if self._wanted():
+            self._wanted_until = time.monotonic() + WANTED_S
+            return False
+        self._client.xgroup_setid(self._key, self._group, end)
+        self._passed = end
+        return True
 
     def _read(self, block: float) -> list[_Entry]:
         parked = [item.due - time.monotonic() for item in self._parked.values()]
@@ -288,31 +302,11 @@ class StreamConsumer:
     def _apply(self, events: Sequence[Event]) -> int:
         by_id = {event.id: event for event in events}
         with transaction(self._engine) as session:
-            fresh = self._remember(session, by_id)
+            fresh = remember(session, self._table, self._consumer, by_id)
             new = [event for event in by_id.values() if event.id in fresh]
             if new:
                 self._handle(session, new)
         return len(new)
-
-    def _remember(self, session: Session, ids: Iterable[str]) -> set[str]:
-        """Insert the ids and give those that were not there."""
-        dialect = session.get_bind().dialect.name
-        insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
-        statement = insert(self._table).on_conflict_do_nothing()
-        now = datetime.now(UTC)
-        # Sorted, so that two consumers with the same ids wait for each other and never both.
-        rows = [
-            {"consumer": self._consumer, "event_id": event_id, "consumed": now}
-            for event_id in sorted(ids)
-        ]
-        try:
-            returned = session.execute(statement.returning(self._table.c.event_id), rows)
-        except DBAPIError as error:
-            if isinstance(error, DataError):
-                raise
-            # No event is to blame when its id cannot be kept; setting all aside would lose them.
-            raise Unavailable("DATABASE_UNAVAILABLE", "event ids cannot be kept") from error
-        return set(returned.scalars())
 
     @property
     def _consumer(self) -> str:
@@ -375,12 +369,7 @@ class StreamConsumer:
     def _prune(self) -> None:
         if not self._is_due("prune", PRUNE_EVERY_S):
             return
-        table = self._table
-        old = (table.c.consumer == self._consumer) & (
-            table.c.consumed < datetime.now(UTC) - self._dedupe_for
-        )
-        some = select(table.c.event_id).where(old).limit(PRUNE_ROWS).scalar_subquery()
+        before = datetime.now(UTC) - self._dedupe_for
         with transaction(self._engine) as session:
-            gone: Any = session.execute(delete(table).where(old, table.c.event_id.in_(some)))
-        if gone.rowcount >= PRUNE_ROWS:
-            self._due["prune"] = time.monotonic() + 1.0
+            if not forget(session, self._table, self._consumer, before):
+                self._due["prune"] = time.monotonic() + 1.0

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from uuid import UUID
 
 #: Files of about one size that are made into one.
 MERGE_FILES = 16
@@ -74,9 +75,9 @@ class LoggedRow:
 def is_prediction_id(text: str) -> bool:
     """Whether a text is an id that a prediction can have.
 
-    >>> is_prediction_id("0190a5c8-7b3e-7000-8000-000000000000")
+    >>> is_prediction_id("0190a566-0dbe-7000-8000-000000000000")
     True
-    >>> is_prediction_id("0190a5c8-7b3e-4000-8000-000000000000")
+    >>> is_prediction_id("0190a566-0dbe-4000-8000-000000000000")
     False
     """
     return _UUID7.fullmatch(text) is not None
@@ -87,7 +88,7 @@ def asked_at(prediction_id: str) -> datetime:
 
     Raises ValueError for what is no such id, or of a time beyond the calendar.
 
-    >>> asked_at("0190a5c8-7b3e-7000-8000-000000000000").isoformat(timespec="milliseconds")
+    >>> asked_at("0190a566-0dbe-7000-8000-000000000000").isoformat(timespec="milliseconds")
     '2024-07-12T05:24:07.230+00:00'
     """
     if not is_prediction_id(prediction_id):
@@ -102,11 +103,20 @@ def first_id_at(moment: datetime) -> str:
     """The least id that a prediction asked for at a moment, or later, can have.
 
     >>> first_id_at(datetime(2024, 7, 12, 5, 24, 7, 230_000, UTC))
-    '0190a5c8-7b3e-7000-8000-000000000000'
+    '0190a566-0dbe-7000-8000-000000000000'
     """
     ms = max(0, (moment - _EPOCH) // timedelta(milliseconds=1))
     text = f"{ms:012x}"
     return f"{text[:8]}-{text[8:]}-7000-8000-000000000000"
+
+
+def id_after(prediction_id: str) -> str:
+    """The least text in an id's form that comes after it.
+
+    >>> id_after("0190a566-0dbe-7000-8000-0000000000ff")
+    '0190a566-0dbe-7000-8000-000000000100'
+    """
+    return str(UUID(int=UUID(prediction_id).int + 1))
 
 
 def to_merge(

@@ -6,39 +6,40 @@ Columns `input.{name}` hold what went in, `known.{name}` when a looked-up value 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator
 from datetime import date
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from modelyard.events.v1 import events_pb2
 
-from serving_svc.domain.predictions import UUID7, LoggedRow, asked_at
+from serving_svc.domain.predictions import LoggedRow
+from serving_svc.prediction_log import id_column
 
-ID = "prediction_id"
+ID, UNIT = "prediction_id", "unit_id"
 _INPUT, _KNOWN = "input.", "known."
 SHADOW, PRIMARY = "shadow", "primary"
 #: Columns that only some files have.
 MODEL_LATENCY, FAILURE, CACHED = "model_latency_us", "failure", "cached"
 _TIME = pa.timestamp("us", tz="UTC")
-_IDENTITY = (ID, "role", "model_version")
+#: Texts of which there are few, many times.
+NAME = pa.dictionary(pa.int32(), pa.string())
+_ROLE_AND_VERSION = ("role", "model_version")
 
 
 def rows_of(batch: events_pb2.PredictionBatch) -> pa.Table:
     """The rows of a batch as they travel, with what they share; raises ValueError."""
     table = _read(batch.rows)
+    rows = table.num_rows
     shadow = batch.role == events_pb2.PredictionBatch.ROLE_SHADOW
-    shared = {
-        "variant": pa.scalar(batch.variant),
-        "model_version": pa.scalar(batch.model_version),
-        "role": pa.scalar(SHADOW if shadow else PRIMARY),
-        "table_generation": pa.scalar(batch.table_generation, pa.int64()),
-    }
-    for name, value in shared.items():
-        table = table.append_column(name, pa.repeat(value, table.num_rows))
-    return table
+    table = table.append_column("variant", _same(batch.variant, rows))
+    table = table.append_column("model_version", _same(batch.model_version, rows))
+    table = table.append_column("role", _same(SHADOW if shadow else PRIMARY, rows))
+    generation = pa.array(np.full(rows, batch.table_generation, np.int64))
+    return table.append_column("table_generation", generation)
 
 
 def table_of(rows: pa.Table) -> pa.Table:
@@ -49,11 +50,12 @@ def table_of(rows: pa.Table) -> pa.Table:
     names = frozenset(rows.schema.names)
     if len(names) < len(rows.schema.names):
         raise ValueError("two columns of a batch have one name")
-    ids = _column(rows, ID, pa.string())
+    texts = _column(rows, ID, pa.string()).combine_chunks()
+    own = pa.nulls(rows.num_rows, pa.string())
     columns = {
-        ID: ids,
+        ID: id_column.column_of(id_column.read_ids(texts)),
         "event_time": _column(rows, "event_time", _TIME),
-        "unit_id": _column(rows, "unit_id", pa.string()) if "unit_id" in names else ids,
+        UNIT: _column(rows, UNIT, pa.string()) if UNIT in names else own,
         "variant": rows["variant"],
         "model_version": rows["model_version"],
         "role": rows["role"],
@@ -61,52 +63,92 @@ def table_of(rows: pa.Table) -> pa.Table:
         "table_generation": rows["table_generation"],
     }
     for name in rows.schema.names:
-        if name.startswith(_INPUT):
+        if is_input(name):
             columns[name] = _input(rows[name])
         elif name.startswith(_KNOWN):
             columns[name] = _cast(rows[name], _TIME)
-    if not pc.all(pc.match_substring_regex(ids, f"^{UUID7}$"), min_count=0).as_py():
-        raise ValueError("a prediction id is not a UUID of version 7")
-    return pa.table(columns)
+    return pa.table(columns).unify_dictionaries().combine_chunks()
 
 
 def by_day(table: pa.Table) -> dict[date, pa.Table]:
     """The rows of each day (UTC) on which they were asked for; raises ValueError."""
-    if not table.num_rows:
-        return {}
-    ends = pc.min_max(table[ID]).as_py()
-    first, last = (asked_at(ends[end]).date() for end in ("min", "max"))
-    if first == last:
-        return {first: table}
-    days = np.array([asked_at(each).date() for each in table[ID].to_pylist()])
-    return {day: table.filter(pa.array(days == day)) for day in sorted(set(days.tolist()))}
+    days = id_column.days_of(id_column.ids_of(table[ID]))
+    found = {each: id_column.day_of(each) for each in np.unique(days).tolist()}
+    if len(found) == 1:
+        return dict.fromkeys(found.values(), table)
+    return {day: table.filter(pa.array(days == each)) for each, day in found.items()}
 
 
-def in_order(table: pa.Table) -> pa.Table:
-    """The rows by id, each once: one id, role and version is one row."""
-    ordered = table.take(pc.sort_indices(table[ID])).combine_chunks()
-    if not _repeats(ordered, (ID,)):
-        return ordered
+def in_order(table: pa.Table, most: int) -> Iterator[pa.Table]:
+    """The rows by id, each once (one id, role and version is one row), some at a time.
+
+    Args:
+        table: In one piece, for speed.
+        most: Rows of a part.
+    """
+    places = _places(table)
+    for at in range(0, table.num_rows if places is None else len(places), most):
+        if places is None:
+            yield table.slice(at, most)
+        else:
+            yield table.take(pa.array(places[at : at + most]))
+
+
+def _places(table: pa.Table) -> npt.NDArray[np.intp] | None:
+    """Where the rows of a file come from; nothing when they are in order and each once."""
+    ids = id_column.ids_of(table[ID])
+    order = id_column.order_of(ids)
+    if order is None:
+        return None
+    repeated = _as_before(ids, order)
+    if not repeated.any():
+        return order
     # Shadows share the ids of what they shadow.
-    ordered = table.sort_by([(name, "ascending") for name in _IDENTITY]).combine_chunks()
-    repeated = _repeats(ordered, _IDENTITY)
-    if not repeated:
-        return ordered
-    fresh = np.ones(ordered.num_rows, bool)
-    fresh[repeated] = False
-    return ordered.filter(pa.array(fresh))
+    codes = [_codes(table[name]) for name in _ROLE_AND_VERSION]
+    first, last = id_column.halves(ids)
+    keys: tuple[Any, ...] = (*codes, last, first)
+    order = np.lexsort(keys)
+    repeated = _as_before(ids, order)
+    for each in codes:
+        repeated &= _as_before(each, order)
+    return order[~repeated]
 
 
-def _repeats(ordered: pa.Table, names: Sequence[str]) -> list[int]:
-    """The rows that are, in some columns, as the one before."""
-    if ordered.num_rows < 2:
-        return []
-    same = None
-    for name in names:
-        column = ordered[name]
-        equal = pc.equal(column.slice(1), column.slice(0, len(column) - 1))
-        same = equal if same is None else pc.and_(same, equal)
-    return [place + 1 for place in pc.indices_nonzero(same).to_pylist()]
+def _as_before(values: npt.NDArray[Any], order: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
+    """Which rows are, in an order, as the one before."""
+    ordered = values[order].reshape(len(order), -1)
+    same = np.zeros(len(order), np.bool_)
+    same[1:] = (ordered[1:] == ordered[:-1]).all(axis=1)
+    return same
+
+
+def _codes(names: pa.ChunkedArray) -> npt.NDArray[np.int32]:
+    codes: npt.NDArray[np.int32] = names.combine_chunks().indices.to_numpy()
+    return codes
+
+
+def stored(schema: pa.Schema) -> pa.Schema:
+    """A schema as files have it: ids are UUIDs to whoever reads them."""
+    place = schema.get_field_index(ID)
+    return schema.set(place, pa.field(ID, pa.uuid()))
+
+
+def as_stored(table: pa.Table) -> pa.Table:
+    """A table in one piece with its ids as files have them."""
+    place = table.schema.get_field_index(ID)
+    ids = pa.ExtensionArray.from_storage(pa.uuid(), table[ID].combine_chunks())
+    return table.set_column(place, pa.field(ID, pa.uuid()), ids)
+
+
+def as_kept(table: pa.Table) -> pa.Table:
+    """A table that was read from a file, with its ids as their sixteen bytes."""
+    ids = pa.chunked_array([each.storage for each in table[ID].chunks], id_column.TYPE)
+    return table.set_column(table.schema.get_field_index(ID), ID, ids)
+
+
+def is_input(name: str) -> bool:
+    """Whether a column holds what went in."""
+    return name.startswith(_INPUT)
 
 
 def shape_of(table: pa.Table) -> str:
@@ -118,13 +160,13 @@ def shape_of(table: pa.Table) -> str:
 def row_of(values: dict[str, Any], endpoint_id: str) -> LoggedRow:
     """One row."""
     return LoggedRow(
-        prediction_id=values[ID],
+        prediction_id=(prediction_id := id_column.text_of(values[ID])),
         endpoint_id=endpoint_id,
         variant=values["variant"],
         model_version=values["model_version"],
         shadow=values["role"] == SHADOW,
         score=values["score"],
-        unit_id=values["unit_id"],
+        unit_id=values[UNIT] or prediction_id,
         event_time=values["event_time"],
         latency_us=values["latency_us"],
         fallback=values["fallback"],
@@ -145,12 +187,11 @@ def _named(values: dict[str, Any], prefix: str) -> dict[str, Any]:
 
 
 def _scored(rows: pa.Table) -> dict[str, pa.ChunkedArray]:
-    unsaid = pa.repeat(pa.scalar(""), rows.num_rows)
     said = "fallback" in rows.schema.names
     columns = {
         "score": _column(rows, "score", pa.float64()),
         "latency_us": _column(rows, "latency_us", pa.uint32()),
-        "fallback": _column(rows, "fallback", pa.string()) if said else unsaid,
+        "fallback": _names(rows, "fallback") if said else _same("", rows.num_rows),
     }
     for name, kind in ((MODEL_LATENCY, pa.uint32()), (CACHED, pa.bool_())):
         if name in rows.schema.names:
@@ -163,9 +204,9 @@ def _failed(rows: pa.Table) -> dict[str, pa.ChunkedArray]:
     count = rows.num_rows
     return {
         "score": pa.nulls(count, pa.float64()),
-        "latency_us": pa.repeat(pa.scalar(0, pa.uint32()), count),
-        "fallback": pa.repeat(pa.scalar(""), count),
-        FAILURE: _column(rows, FAILURE, pa.string()),
+        "latency_us": pa.array(np.zeros(count, np.uint32)),
+        "fallback": _same("", count),
+        FAILURE: _names(rows, FAILURE),
     }
 
 
@@ -179,6 +220,14 @@ def _read(stream: bytes) -> pa.Table:
     return table
 
 
+def _same(text: str, rows: int) -> pa.DictionaryArray:
+    return pa.DictionaryArray.from_arrays(np.zeros(rows, np.int32), pa.array([text], pa.string()))
+
+
+def _names(rows: pa.Table, name: str) -> pa.ChunkedArray:
+    return _column(rows, name, pa.string()).dictionary_encode()
+
+
 def _column(table: pa.Table, name: str, kind: pa.DataType) -> pa.ChunkedArray:
     if name not in table.schema.names or table[name].null_count:
         raise ValueError(f"a batch has no {name} for every row")
@@ -188,9 +237,11 @@ def _column(table: pa.Table, name: str, kind: pa.DataType) -> pa.ChunkedArray:
 def _input(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if not pa.types.is_floating(column.type):
         return _cast(column, pa.string())
+    # As precise as it came: what a model saw in single precision takes half the room.
+    numbers = column if column.type in (pa.float32(), pa.float64()) else column.cast(pa.float32())
+    missing = pc.is_nan(numbers)
     # A missing number travels as NaN, too.
-    numbers = _cast(column, pa.float64())
-    return pc.if_else(pc.is_nan(numbers), None, numbers)
+    return pc.if_else(missing, None, numbers) if pc.any(missing).as_py() else numbers
 
 
 def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:

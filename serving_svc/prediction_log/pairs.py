@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +13,22 @@ import pyarrow.parquet as pq
 
 from serving_svc.domain.predictions import LogFile
 from serving_svc.domain.shadows import Numbers, Pairs, Side
-from serving_svc.prediction_log.columns import FAILURE, ID, MODEL_LATENCY, PRIMARY, SHADOW
-from serving_svc.prediction_log.files import path_of
+from serving_svc.prediction_log import id_column
+from serving_svc.prediction_log.columns import (
+    FAILURE,
+    ID,
+    MODEL_LATENCY,
+    PRIMARY,
+    SHADOW,
+    as_kept,
+)
+from serving_svc.prediction_log.files import groups_within, path_of
+from serving_svc.prediction_log.id_column import bytes_of
 
-_TEXTS = (ID, "role", "variant", "model_version", "fallback", FAILURE)
+_TEXTS = ("role", "variant", "model_version", "fallback", FAILURE)
 _SCHEMA = pa.schema(
     [
+        (ID, id_column.TYPE),
         *((name, pa.string()) for name in _TEXTS),
         *(("score", pa.float64()), ("latency_us", pa.uint32()), (MODEL_LATENCY, pa.uint32())),
     ]
@@ -53,24 +63,20 @@ class PairReader:
         return _paired(answers, table.filter(pc.equal(role, SHADOW)))
 
     def _read(self, file: LogFile, first: str, before: str) -> pa.Table:
+        least, end = bytes_of(first), bytes_of(before)
         with pq.ParquetFile(path_of(self._folder, file)) as reader:
             there = [name for name in _SCHEMA.names if name in reader.schema_arrow.names]
-            groups = list(_groups(reader, first, before))
-            table = reader.read_row_groups(groups, columns=there)
+            groups = groups_within(reader, least, end)
+            table = as_kept(reader.read_row_groups(groups, columns=there))
         for name in _SCHEMA.names:
             if name not in there:
                 table = table.append_column(name, pa.nulls(len(table), _SCHEMA.field(name).type))
         ids = table[ID]
-        inside = pc.and_(pc.greater_equal(ids, first), pc.less(ids, before))
+        inside = pc.and_(
+            pc.greater_equal(ids, pa.scalar(least, id_column.TYPE)),
+            pc.less(ids, pa.scalar(end, id_column.TYPE)),
+        )
         return table.select(_SCHEMA.names).cast(_SCHEMA).filter(inside)
-
-
-def _groups(reader: pq.ParquetFile, first: str, before: str) -> Iterator[int]:
-    place = reader.schema_arrow.get_field_index(ID)
-    for group in range(reader.metadata.num_row_groups):
-        known = reader.metadata.row_group(group).column(place).statistics
-        if known is None or (known.max >= first and known.min < before):
-            yield group
 
 
 def _paired(answers: pa.Table, shadows: pa.Table) -> list[Pairs]:

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from service_kit.clock import Clock
 from service_kit.errors import InvalidArgument, Unavailable
-from serving_svc.domain.predictions import LogFile, asked_at, first_id_at
+from serving_svc.domain.predictions import LogFile, asked_at, first_id_at, id_after
 from serving_svc.domain.shadows import (
     DEFAULT_THRESHOLD,
     DEFAULT_TOLERANCE,
@@ -129,7 +129,7 @@ class ShadowService:
             files, after = self._newest(endpoint_id, first, before)
             try:
                 # What is longer than an id comes right after it.
-                pairs = self._reader.pairs(files, f"{after}+" if after else first, before)
+                pairs = self._reader.pairs(files, id_after(after) if after else first, before)
             except FileNotFoundError:
                 # It was merged with others since it was listed.
                 continue

@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT / "deploy"))
 
 from make_env import DATABASES, NAMES, complete  # noqa: E402
 
-from client.suite.plan import QUIET_RAY  # noqa: E402
+from client.suite.plan import KEPT_MEMORY, QUIET_RAY  # noqa: E402
 
 COMPOSE = ROOT / "compose.yaml"
 AREAS = {"registry", "features", "training", "serving", "monitoring", "experiments"}
@@ -200,6 +200,14 @@ def test_ray_is_as_quiet_as_without_containers() -> None:
     assert len(in_the_cluster) == 4
     for environment in in_the_cluster:
         assert QUIET_RAY.items() <= environment.items()
+
+
+def test_services_keep_memory_as_without_containers() -> None:
+    asked = [each["environment"] for each in SERVICES.values() if "environment" in each]
+    ours = [each for each in asked if "MODELYARD_PEERS" in each]
+    assert len(ours) >= 7
+    for environment in ours:
+        assert KEPT_MEMORY.items() <= environment.items()
 
 
 @pytest.mark.parametrize("name", OURS)

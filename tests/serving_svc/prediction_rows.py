@@ -118,11 +118,8 @@ def rows_of(folder: Path, files: Sequence[LogFile]) -> Counter[str]:
     found: Counter[str] = Counter()
     for file in files:
         path = next(folder.glob(f"*/*/{file.file_id}.parquet"))
-        found.update(
-            pq.read_table(path, columns=["prediction_id"], partitioning=None)[
-                "prediction_id"
-            ].to_pylist()
-        )
+        column = pq.read_table(path, columns=["prediction_id"], partitioning=None)["prediction_id"]
+        found.update(str(each) for each in column.to_pylist())
     return found
 
 
