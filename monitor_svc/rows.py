@@ -14,6 +14,8 @@ from monitor_svc.service.ports import ReferenceRows
 from service_kit.errors import InvalidArgument
 
 MAX_ROWS = 200_000
+#: Fallbacks that are no answer of a model.
+_NO_MODEL = pa.array(["default", "last_answer"])
 #: Names by which the column of event times is preferred, when a table has several.
 TIME_COLUMNS = ("event_timestamp", "event_time", "timestamp")
 
@@ -48,7 +50,8 @@ def from_arrow_streams(chunks: Iterable[bytes]) -> ReferenceRows:
 def from_log(stream: bytes) -> tuple[list[str], Ints, Floats, dict[str, Values]] | None:
     """Ids, event times (microseconds), scores and inputs by name of an event of predictions.
 
-    Nothing when they are of rows that were not scored. Raises ValueError when it is not sound.
+    Nothing when they are of rows that were not scored. Rows that a default or an earlier answer
+    stands in for say nothing of a model and are left out. Raises ValueError when it is not sound.
     """
     try:
         with pa.ipc.open_stream(stream) as reader:
@@ -59,6 +62,8 @@ def from_log(stream: bytes) -> tuple[list[str], Ints, Floats, dict[str, Values]]
             raise ValueError("two columns have one name")
         if "failure" in names:
             return None
+        if "fallback" in names:
+            table = table.filter(pc.invert(pc.is_in(table["fallback"], value_set=_NO_MODEL)))
         ids, times, scores = (table[name] for name in ("prediction_id", "event_time", "score"))
         if ids.null_count or times.null_count:
             raise ValueError("a prediction has no id or no time")

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from gateway.dataplane.ask import Answer, Ask, BlockAnswer, LoneRows, Prepared, Scored
 from gateway.dataplane.cache import AnswerCache, Known
+from gateway.dataplane.last_answers import LAST_ANSWER, LastAnswers
 from gateway.dataplane.prepare import Preparer
 from gateway.dataplane.replicas import ReplicaError
 from gateway.dataplane.routing import ROUTING_HEADER, Route, RoutingState, Variant
@@ -67,6 +68,7 @@ class DataPlane:
     ) -> None:
         self.state = RoutingState()
         self.cache = cache
+        self.last_answers = LastAnswers()
         self._scorer = scorer
         self._preparer = preparer
         self._recorder = recorder
@@ -136,6 +138,8 @@ class DataPlane:
     def answered(self, ask: Ask, answer: Answer) -> None:
         """Count an answer, and have it recorded."""
         observe(answer, time.monotonic() - ask.began)
+        if answer.route.last_answer_rows:
+            self.last_answers.remember(ask, answer)
         self._recorder.record(ask, answer)
 
     def answered_lone(self, rows: LoneRows) -> None:
@@ -203,6 +207,9 @@ class DataPlane:
                 return Scored(rows, variant, champion, "champion", outputs, other, took, failed)
             except (*_FAILURES, DomainError) as error:
                 failure, failed = error, (variant, champion)
+        last = self.last_answers.find(route, ask, rows, variant.plan.outputs)
+        if last is not None:
+            return Scored(rows, variant, None, LAST_ANSWER, last, prepared, 0, failed)
         if route.default_outputs:
             outputs = [route.default_outputs] * len(rows)
             return Scored(rows, variant, None, "default", outputs, prepared, 0, failed)

@@ -56,6 +56,8 @@ class Route:
         undivided: The variant that answers everybody, when one does.
         routing_header: Header that names the unit of a request, in lower case.
         cache_rows: Answers of each version that are kept; none when 0.
+        last_answer_rows: Answers that are remembered as a last resort; none when 0.
+        last_answer_age_s: Seconds after which such an answer is too old.
     """
 
     endpoint: str
@@ -77,11 +79,13 @@ class Route:
     undivided: Variant | None = None
     routing_header: bytes = ROUTING_HEADER
     cache_rows: int = 0
+    last_answer_rows: int = 0
+    last_answer_age_s: float = 0.0
 
     @property
     def unattended(self) -> bool:
         """Whether an answer is the whole of it: no shadow, no experiment, no kept answer."""
-        return not (self.shadows or self.arms or self.cache_rows)
+        return not (self.shadows or self.arms or self.cache_rows or self.last_answer_rows)
 
     def assign(self, unit: str) -> Variant:
         """The variant that answers a unit."""
@@ -192,6 +196,8 @@ def _route(message: dataplane_pb2.EndpointRoute) -> Route:
         undivided=None if message.overrides else _whole(variants, message),
         routing_header=message.routing_header.lower().encode() or ROUTING_HEADER,
         cache_rows=message.cache_rows if all(each.plan.fields for each in variants) else 0,
+        last_answer_rows=message.last_answer_rows,
+        last_answer_age_s=message.last_answer_age_s,
     )
 
 

@@ -69,6 +69,7 @@ class Watcher:
         await self._pool.connected(state.replicas, _CONNECT_S)
         self._plane.state = state
         self._plane.cache.keep_only(state.versions())
+        self._plane.last_answers.keep_only(state.routes.values())
         self._pool.keep_only(state.replicas)
         _revision.set(state.revision)
 

@@ -42,6 +42,8 @@ def endpoint_from(message: serving_pb2.Endpoint, endpoint_id: str) -> Endpoint:
         replica_gpus=message.replica_gpus if message.HasField("replica_gpus") else None,
         routing_header=message.routing_header,
         cache_rows=message.cache_rows,
+        last_answer_rows=message.last_answer_rows,
+        last_answer_age=_delta(message.last_answer_age),
     )
 
 
@@ -66,6 +68,8 @@ def endpoint_to(view: EndpointView) -> serving_pb2.Endpoint:
         replica_gpus=endpoint.replica_gpus,
         routing_header=endpoint.routing_header,
         cache_rows=endpoint.cache_rows,
+        last_answer_rows=endpoint.last_answer_rows,
+        last_answer_age=_duration(endpoint.last_answer_age),
     )
 
 
@@ -182,6 +186,8 @@ def _route_to(route: Route) -> dataplane_pb2.EndpointRoute:
         max_in_flight=endpoint.max_in_flight,
         routing_header=endpoint.routing_header,
         cache_rows=endpoint.cache_rows,
+        last_answer_rows=endpoint.last_answer_rows,
+        last_answer_age_s=endpoint.last_answer_age // timedelta(seconds=1),
     )
 
 

@@ -18,6 +18,8 @@ DEFAULT_IN_FLIGHT = 256
 MOST_REPLICAS = 256
 MOST_GPUS = 64
 MOST_CACHE_ROWS = 1_000_000
+MOST_LAST_ANSWER_ROWS = 1_000_000
+LAST_ANSWER_AGE, MOST_LAST_ANSWER_AGE = timedelta(hours=1), timedelta(days=7)
 
 _HEADER = re.compile(r"[a-z][a-z0-9-]{0,63}")
 _SECRET_HEADERS = frozenset(("authorization", "cookie", "proxy-authorization", "x-api-key"))
@@ -28,6 +30,8 @@ CHANGEABLE = (
     "routing_key",
     "routing_header",
     "cache_rows",
+    "last_answer_rows",
+    "last_answer_age",
     "outcome_independent",
     "default_outputs",
     "deadline",
@@ -56,6 +60,8 @@ class Endpoint:
         routing_key: Request field that the split sticks to; empty for none.
         routing_header: Request header that goes before it; empty for the gateway's own.
         cache_rows: Answers of each version that gateways keep; none when 0.
+        last_answer_rows: Answers that gateways remember as a last resort; none when 0.
+        last_answer_age: Age after which such an answer is given no more, in whole seconds.
         outcome_independent: The outcome does not depend on which variant answered.
         default_outputs: Answer of last resort, one value an output; none when empty.
         replica_gpus: GPUs set aside for a replica, a share of one or whole ones; what the service
@@ -83,6 +89,8 @@ class Endpoint:
     replica_gpus: float | None = None
     routing_header: str = ""
     cache_rows: int = 0
+    last_answer_rows: int = 0
+    last_answer_age: timedelta = LAST_ANSWER_AGE
 
     @property
     def name(self) -> str:
@@ -121,6 +129,7 @@ def checked(endpoint: Endpoint) -> Endpoint:
         raise InvalidArgument(
             "INVALID_LIMIT", f"must be between 0 and {MOST_CACHE_ROWS}", field="endpoint.cache_rows"
         )
+    _check_last_answers(endpoint)
     _check_header(endpoint.routing_header)
     least = endpoint.min_replicas or 1
     most = endpoint.max_replicas or least
@@ -131,10 +140,27 @@ def checked(endpoint: Endpoint) -> Endpoint:
     return replace(
         endpoint,
         deadline=endpoint.deadline or DEFAULT_DEADLINE,
+        last_answer_age=endpoint.last_answer_age or LAST_ANSWER_AGE,
         min_replicas=least,
         max_replicas=most,
         max_in_flight=endpoint.max_in_flight or DEFAULT_IN_FLIGHT,
     )
+
+
+def _check_last_answers(endpoint: Endpoint) -> None:
+    if not 0 <= endpoint.last_answer_rows <= MOST_LAST_ANSWER_ROWS:
+        raise InvalidArgument(
+            "INVALID_LIMIT",
+            f"must be between 0 and {MOST_LAST_ANSWER_ROWS}",
+            field="endpoint.last_answer_rows",
+        )
+    age = endpoint.last_answer_age
+    if not timedelta() <= age <= MOST_LAST_ANSWER_AGE or age % timedelta(seconds=1):
+        raise InvalidArgument(
+            "INVALID_AGE",
+            "must be between 0 and 7 days, in whole seconds",
+            field="endpoint.last_answer_age",
+        )
 
 
 def _check_gpus(gpus: float | None) -> None:

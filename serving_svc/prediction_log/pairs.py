@@ -33,6 +33,8 @@ _SCHEMA = pa.schema(
         *(("score", pa.float64()), ("latency_us", pa.uint32()), (MODEL_LATENCY, pa.uint32())),
     ]
 )
+#: Fallbacks that are no model's answer to what was asked.
+_NO_MODEL = pa.array(["default", "last_answer"])
 _SIDES = ("variant", "model_version")
 
 
@@ -54,12 +56,9 @@ class PairReader:
         tables = [self._read(file, first, before) for file in files]
         table = pa.concat_tables([_SCHEMA.empty_table(), *tables])
         role = table["role"]
-        answers = table.filter(
-            pc.and_(
-                pc.and_(pc.equal(role, PRIMARY), pc.not_equal(table["fallback"], "default")),
-                pc.is_finite(table["score"]),
-            )
-        )
+        stands_in = pc.is_in(table["fallback"], value_set=_NO_MODEL)
+        scored = pc.and_(pc.equal(role, PRIMARY), pc.is_finite(table["score"]))
+        answers = table.filter(pc.and_not(scored, stands_in))
         return _paired(answers, table.filter(pc.equal(role, SHADOW)))
 
     def _read(self, file: LogFile, first: str, before: str) -> pa.Table:

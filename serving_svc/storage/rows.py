@@ -26,7 +26,7 @@ from serving_svc.storage.tables import (
     TableRow,
 )
 
-_MS = timedelta(milliseconds=1)
+_MS, _S = timedelta(milliseconds=1), timedelta(seconds=1)
 _SAME_ENDPOINT = (
     "endpoint_id",
     "model",
@@ -35,6 +35,7 @@ _SAME_ENDPOINT = (
     "routing_key",
     "routing_header",
     "cache_rows",
+    "last_answer_rows",
     "outcome_independent",
     "min_replicas",
     "max_replicas",
@@ -82,6 +83,7 @@ def endpoint_values(endpoint: Endpoint) -> dict[str, Any]:
     return _taken(endpoint, _SAME_ENDPOINT) | {
         "default_outputs": list(endpoint.default_outputs),
         "deadline_ms": endpoint.deadline // _MS,
+        "last_answer_age_s": endpoint.last_answer_age // _S,
     }
 
 
@@ -91,6 +93,7 @@ def endpoint_of(row: EndpointRow) -> Endpoint:
         **_taken(row, _SAME_ENDPOINT),
         default_outputs=tuple(row.default_outputs),
         deadline=row.deadline_ms * _MS,
+        last_answer_age=row.last_answer_age_s * _S,
     )
 
 

@@ -46,6 +46,8 @@ class EndpointRow(Base):
     replica_gpus: Mapped[float | None]
     routing_header: Mapped[str] = mapped_column(_ID, server_default="")
     cache_rows: Mapped[int] = mapped_column(server_default="0")
+    last_answer_rows: Mapped[int] = mapped_column(server_default="0")
+    last_answer_age_s: Mapped[int] = mapped_column(server_default="3600")
 
 
 class TableRow(Base):

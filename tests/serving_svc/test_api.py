@@ -134,7 +134,13 @@ def test_a_share_of_a_gpu_is_said_or_not(client: Client) -> None:
 
 
 def test_what_the_gateway_is_told_during_a_rollout(client: Client) -> None:
-    client.create(max_in_flight=7, routing_header="x-tenant", cache_rows=50)
+    client.create(
+        max_in_flight=7,
+        routing_header="x-tenant",
+        cache_rows=50,
+        last_answer_rows=9,
+        last_answer_age={"seconds": 60},
+    )
     client.deploy(V1)
     states = []
 
@@ -164,6 +170,7 @@ def test_what_the_gateway_is_told_during_a_rollout(client: Client) -> None:
     assert ramp.experiment == f"experiments/rollout-{started.name.rpartition('/')[2]}"
     assert (ramp.deadline_ms, ramp.max_in_flight) == (1_000, 7)
     assert (ramp.routing_header, ramp.cache_rows) == ("x-tenant", 50)
+    assert (ramp.last_answer_rows, ramp.last_answer_age_s) == (9, 60)
     assert {replica.model_version for replica in states[-1].replicas} == {V1, V2}
     ended = client.serving.GetRollout(serving_pb2.GetRolloutRequest(name=started.name))
     assert (ended.state, ended.weight) == (serving_pb2.Rollout.STATE_PROMOTED, 100.0)

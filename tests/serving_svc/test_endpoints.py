@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -250,3 +251,24 @@ def test_what_was_recorded_and_not_started_is_started_at_the_next_start(world: W
     assert world.engine.started.keys() == lost.keys()
     world.engine.run()
     assert world.shares() == {"v1": 100.0}
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ({"last_answer_rows": -1}, "INVALID_LIMIT"),
+        ({"last_answer_rows": 1_000_001}, "INVALID_LIMIT"),
+        ({"last_answer_age": timedelta(days=8)}, "INVALID_AGE"),
+        ({"last_answer_age": timedelta(seconds=-1)}, "INVALID_AGE"),
+        ({"last_answer_age": timedelta(seconds=1.5)}, "INVALID_AGE"),
+    ],
+)
+def test_last_answers_are_bounded(world: World, given: dict[str, Any], reason: str) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        world.create(**given)
+    assert (caught.value.reason, caught.value.field) == (reason, f"endpoint.{next(iter(given))}")
+
+
+def test_a_last_answer_may_be_an_hour_old_unless_said_otherwise(world: World) -> None:
+    world.create(last_answer_rows=5, last_answer_age=timedelta())
+    assert world.endpoints.get_endpoint("late").endpoint.last_answer_age == timedelta(hours=1)

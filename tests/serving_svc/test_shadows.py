@@ -148,10 +148,11 @@ def test_each_shadow_is_held_against_each_that_answered(log: Shadowed) -> None:
     ] == [("v2", "v1", 20), ("v3", "v1", 20), ("v3", "v2", 5)]
 
 
-def test_defaults_and_rows_without_an_answer_are_passed_over(log: Shadowed) -> None:
+def test_what_no_model_answered_is_passed_over(log: Shadowed) -> None:
     names = log.ids(4)
-    default = batch(names[:2], [0.5, 0.5], fallback=["default", "champion"])
-    log.take(default, batch(names, [0.1] * 4, "v2", shadow=True))
+    fallbacks = ["default", "champion", "last_answer"]
+    answered = batch(names[:3], [0.5] * 3, fallback=fallbacks)
+    log.take(answered, batch(names, [0.1] * 4, "v2", shadow=True))
     (found,) = log.compare().comparisons
     assert found.agreement is not None
     assert found.agreement.rows == 1

@@ -36,6 +36,8 @@ def test_a_whole_story_is_kept_as_it_was(on_sql: World) -> None:
         routing_key="tail",
         routing_header="x-tenant",
         cache_rows=50,
+        last_answer_rows=7,
+        last_answer_age=timedelta(minutes=5),
         deadline=timedelta(milliseconds=150),
     )
     on_sql.deploy(V1)
@@ -47,6 +49,7 @@ def test_a_whole_story_is_kept_as_it_was(on_sql: World) -> None:
     endpoint = on_sql.endpoints.get_endpoint("late").endpoint
     assert (endpoint.default_outputs, endpoint.routing_key) == ((0.5,), "tail")
     assert (endpoint.routing_header, endpoint.cache_rows) == ("x-tenant", 50)
+    assert (endpoint.last_answer_rows, endpoint.last_answer_age) == (7, timedelta(minutes=5))
     assert endpoint.deadline == timedelta(milliseconds=150)
     rollout = on_sql.rollout()
     assert (rollout.strategy.steps, rollout.strategy.margin) == ((12.5, 100.0), 0.01)
