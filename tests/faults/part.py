@@ -110,7 +110,7 @@ def deploy(part: Part) -> None:
         file = {"role": "model", "filename": "model.onnx", "format": "onnx"}
         version = {
             "runtime": "onnx",
-            "artifacts": [file | {"artifact": _upload(part, models.onnx_linear())}],
+            "artifacts": [file | {"artifact": upload(part, models.onnx_linear())}],
             "signature": {"inputs": inputs, "outputs": ["score"]},
         }
         made = client.post(f"{MODEL}/versions", version)["name"]
@@ -119,7 +119,8 @@ def deploy(part: Part) -> None:
     until(part.healed, 30, "not all replicas are up")
 
 
-def _upload(part: Part, content: bytes) -> str:
+def upload(part: Part, content: bytes) -> str:
+    """Store a file; gives the artifact's name."""
     line = {
         "chunk": base64.b64encode(content).decode(),
         "sha256": hashlib.sha256(content).hexdigest(),

@@ -16,6 +16,7 @@ import pytest
 
 from client.suite.plan import RAY
 from tests.e2e.fixtures import left_behind
+from tests.faults.features import ask, deploy_looked_up
 from tests.faults.load import Load
 from tests.faults.part import ENDPOINT, Part, marked, until
 from tests.faults.proxy import Proxy
@@ -123,6 +124,23 @@ def test_a_node_is_lost(part: Part, record_property: Record) -> None:
         load.goes_on(200)
         until(lambda: part.healed(4), HEALED_S, "the replicas did not come back")
     assert load.p99_ms < 500
+
+
+def test_without_features_the_last_answer_is_given_again(part: Part) -> None:
+    deploy_looked_up(part)
+    with part.suite.client() as client:
+        model_s = ({"score": 2.0}, "")
+        until(lambda: ask(client) == model_s, 30, "the model does not answer")
+        os.kill(part.pid("valkey"), signal.SIGSTOP)
+        try:
+            until(lambda: ask(client)[1] == "last_answer", 20, "nobody noticed")
+            hanging = [ask(client) for _ in range(10)]
+        finally:
+            os.kill(part.pid("valkey"), signal.SIGCONT)
+        assert {outputs["score"] for outputs, _ in hanging} == {2.0}
+        until(lambda: ask(client) == model_s, HEALED_S, "features did not come back")
+        os.kill(part.pid("valkey"), signal.SIGKILL)
+        until(lambda: ask(client) == model_s and part.ready(), HEALED_S, "it is not whole again")
 
 
 def test_no_orphan_outlives_the_suite(part: Part) -> None:
