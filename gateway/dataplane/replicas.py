@@ -17,8 +17,8 @@ from service_kit.frame_link import Connect, Correspondent, FrameLink
 #: Messages without an answer on a connection, and rows that must wait before a second one goes.
 MOST_MESSAGES = 2
 ROWS_FOR_A_SECOND = 128
-#: Turns of the loop for which requests gather as long as each turn brings more.
-MOST_TURNS = 8
+#: Requests that gather before a message goes, as long as each turn of the loop brings more.
+MOST_GATHERED = 8
 #: Rows of one message, and rows that may wait here for one replica.
 MOST_ROWS_A_MESSAGE = 2_048
 MOST_ROWS_WAITING = 8_192
@@ -104,10 +104,10 @@ class ReplicaStream(Correspondent):
         """Send a request, together with all others that are there already."""
         self._waiting.append(item)
         self.rows += item.rows
-        self._came += 1
         if not self._gathering:
             self._gathering = True
-            self._loop.call_soon(self._gather, 0, MOST_TURNS)
+            self._loop.call_soon(self._gather, self._came, self._came + MOST_GATHERED)
+        self._came += 1
 
     def grow(self, item: Item) -> None:
         """Count one row more of an item that was submitted and is not yet sent."""
@@ -138,11 +138,11 @@ class ReplicaStream(Correspondent):
         """Since when the replica owes an answer; 0 when it owes none."""
         return self._progress if self._under_way else 0.0
 
-    def _gather(self, came: int, turns: int) -> None:
+    def _gather(self, came: int, most: int) -> None:
         # What has arrived lies in sockets until the loop has looked at them: one look more costs
         # less than a message more, which wakes the replica, and this process by its answer.
-        if self._came > came and turns and self._waiting_rows() < ROWS_FOR_A_SECOND:
-            self._loop.call_soon(self._gather, self._came, turns - 1)
+        if came < self._came < most and self._waiting_rows() < ROWS_FOR_A_SECOND:
+            self._loop.call_soon(self._gather, self._came, most)
             return
         self._gathering = False
         self._flush()

@@ -67,6 +67,25 @@ def test_everyone_gets_their_own_answer_in_few_messages(runner: asyncio.Runner) 
     assert len(fake.batches) < 10
 
 
+@pytest.mark.parametrize(("count", "first"), [(5, 5), (40, streams.MOST_GATHERED)])
+def test_what_the_next_turns_bring_goes_along_up_to_a_bound(
+    runner: asyncio.Runner, count: int, first: int
+) -> None:
+    fake = FakeReplica(double, delay=0.05)
+
+    async def later(pool: ReplicaPool, turns: int) -> float:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        return await infer(pool, turns)
+
+    async def work() -> list[float]:
+        async with pool_of(fake) as pool:
+            return await asyncio.gather(*(later(pool, turns) for turns in range(count)))
+
+    assert runner.run(work()) == [2.0 * turns for turns in range(count)]
+    assert fake.batches[0] == first
+
+
 def test_a_lone_request_waits_for_nothing(runner: asyncio.Runner) -> None:
     async def work() -> float:
         async with pool_of(FakeReplica(double)) as pool:
