@@ -23,6 +23,7 @@ from gateway.dataplane.core import DataPlane
 from gateway.dataplane.entity_keys import EntityKeyLookup
 from gateway.dataplane.events import EventScoringServicer
 from gateway.dataplane.features import FeatureReader
+from gateway.dataplane.last_answers import LastAnswers
 from gateway.dataplane.log import EventLog
 from gateway.dataplane.mirror import Mirror
 from gateway.dataplane.pool import ReplicaPool
@@ -91,7 +92,8 @@ class Gateway:
         scorer = Scorer(self._pool)
         self.mirror = Mirror(preparer, scorer, self.event_log)
         cache = AnswerCache(self.settings.cache_max_bytes)
-        self.plane = DataPlane(scorer, preparer, self.mirror, cache)
+        last = LastAnswers(self.settings.last_answers_max_bytes)
+        self.plane = DataPlane(scorer, preparer, self.mirror, cache, last)
         self.watcher = Watcher(serving.WatchDataPlane, self.plane, self._pool, "gateway")
 
     def _front(self, methods: list[Method]) -> Front:

@@ -24,5 +24,7 @@ class GatewaySettings(ServiceSettings):
     """Most requests under way at once; more are refused with 503."""
     cache_max_bytes: int = Field(default=64 * 1024 * 1024, ge=0)
     """Bytes that cached answers of all endpoints may take."""
+    last_answers_max_bytes: int = Field(default=64 * 1024 * 1024, ge=0)
+    """Bytes that answers remembered as a last resort may take, of all endpoints."""
     body_timeout_s: float = Field(default=20.0, gt=0)
     """Longest pause between two parts of a body."""

@@ -83,7 +83,7 @@ class Scored:
     Attributes:
         rows: Places of the rows in the request.
         assigned: Variant that the traffic table gave them.
-        served: Variant that answered; nothing when the default did.
+        served: Variant that answered; nothing when the default or an earlier answer stands in.
         outputs: One tuple a row.
         latency_us: Time of the model call that succeeded.
         failed: Variants that failed before.

@@ -61,14 +61,20 @@ class DataPlane:
         preparer: Makes the inputs.
         recorder: Told of each answer.
         cache: Keeps answers of the endpoints that want it.
+        last_answers: Remembers answers of the endpoints that want it.
     """
 
     def __init__(
-        self, scorer: Scorer, preparer: Preparer, recorder: Recorder, cache: AnswerCache
+        self,
+        scorer: Scorer,
+        preparer: Preparer,
+        recorder: Recorder,
+        cache: AnswerCache,
+        last_answers: LastAnswers,
     ) -> None:
         self.state = RoutingState()
         self.cache = cache
-        self.last_answers = LastAnswers()
+        self.last_answers = last_answers
         self._scorer = scorer
         self._preparer = preparer
         self._recorder = recorder
@@ -207,7 +213,7 @@ class DataPlane:
                 return Scored(rows, variant, champion, "champion", outputs, other, took, failed)
             except (*_FAILURES, DomainError) as error:
                 failure, failed = error, (variant, champion)
-        last = self.last_answers.find(route, ask, rows, variant.plan.outputs)
+        last = self.last_answers.find(route, ask, rows, variant)
         if last is not None:
             return Scored(rows, variant, None, LAST_ANSWER, last, prepared, 0, failed)
         if route.default_outputs:

@@ -107,7 +107,7 @@ class ReplicaStream(Correspondent):
         if not self._gathering:
             self._gathering = True
             self._loop.call_soon(self._gather, self._came, self._came + MOST_GATHERED)
-        self._came += 1
+        self._came += 1 if item.rows else 0  # those of a lot are counted as they come
 
     def grow(self, item: Item) -> None:
         """Count one row more of an item that was submitted and is not yet sent."""

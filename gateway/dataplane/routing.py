@@ -84,7 +84,7 @@ class Route:
 
     @property
     def unattended(self) -> bool:
-        """Whether an answer is the whole of it: no shadow, no experiment, no kept answer."""
+        """Whether an answer is the whole of it: no shadow, no experiment, nothing kept."""
         return not (self.shadows or self.arms or self.cache_rows or self.last_answer_rows)
 
     def assign(self, unit: str) -> Variant:

@@ -41,6 +41,9 @@ GAUGE_EVERY_S = 5.0
 PRUNE_EVERY_S = 600.0
 #: Seconds for which an answer that somebody wants the events holds.
 WANTED_S = 5.0
+#: Seconds between two questions while nobody does.
+UNWANTED_S = 2.0
+LAST_OF_A_MS = 2**64 - 1
 
 EVENTS = metrics.counter(
     "stream_events_total", "Events taken from a stream.", ["stream", "group", "outcome"]
@@ -134,7 +137,6 @@ class StreamConsumer:
         self._name = f"{socket.gethostname()}-{os.getpid()}-{uuid7_str()[-8:]}"
         self._client = connect(streams.redis_url, BACKGROUND_TIMEOUT_S)
         self._ready = False
-        self._passed = b""
         self._wanted_until = 0.0
         self._held: list[_Entry] = []
         self._parked: dict[bytes, _Parked] = {}
@@ -198,10 +200,9 @@ class StreamConsumer:
         self._ensure_group()
         self._retry_parked()
         if not self._held:
-            if self._passes_over():
-                self._stopping.wait(block)
-                return 0
-            self._held = self._claim() or self._read(block)
+            self._held = self._claim()
+        if not self._held:
+            self._held = self._pass_over(block) if self._passes_over() else self._read(block)
         taken = len(self._held)
         if self._held:
             newest = self._held[-1].event.occurred
@@ -223,20 +224,23 @@ class StreamConsumer:
         self._ready = True
 
     def _passes_over(self) -> bool:
-        """Go to the end of the stream when nobody wants what is there."""
+        """Whether nobody wants what comes; what has come by now is passed over then."""
         if self._wanted is None or time.monotonic() < self._wanted_until:
             return False
-        # First the end, then the question: what comes after somebody wants it is not passed over.
-        stream: Any = self._client.xinfo_stream(self._key)
-        end = stream["last-generated-id"]
-        if end == self._passed:
-            return True
+        # First the time, then the question: what comes once somebody wants it is later. The time is
+        # the server's, as in the ids of events; looking at the stream would give whole events.
+        now: Any = self._client.time()
         if self._wanted():
             self._wanted_until = time.monotonic() + WANTED_S
             return False
-        self._client.xgroup_setid(self._key, self._group, end)
-        self._passed = end
+        millis = now[0] * 1_000 + now[1] // 1_000
+        before = f"{millis - 1}-{LAST_OF_A_MS}"
+        self._client.xgroup_setid(self._key, self._group, before)
         return True
+
+    def _pass_over(self, block: float) -> list[_Entry]:
+        self._stopping.wait(UNWANTED_S if block else 0.0)
+        return []
 
     def _read(self, block: float) -> list[_Entry]:
         parked = [item.due - time.monotonic() for item in self._parked.values()]

@@ -18,6 +18,9 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 UUID7 = r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
 _UUID7 = re.compile(UUID7)
 
+#: Fallbacks that are no model's answer to what was asked.
+STANDS_IN = frozenset(("default", "last_answer"))
+
 Value = float | str | None
 
 

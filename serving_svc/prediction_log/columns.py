@@ -25,8 +25,6 @@ SHADOW, PRIMARY = "shadow", "primary"
 #: Columns that only some files have.
 MODEL_LATENCY, FAILURE, CACHED = "model_latency_us", "failure", "cached"
 _TIME = pa.timestamp("us", tz="UTC")
-#: Texts of which there are few, many times.
-NAME = pa.dictionary(pa.int32(), pa.string())
 _ROLE_AND_VERSION = ("role", "model_version")
 
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from serving_svc.domain.predictions import LogFile
+from serving_svc.domain.predictions import STANDS_IN, LogFile
 from serving_svc.domain.shadows import Numbers, Pairs, Side
 from serving_svc.prediction_log import id_column
 from serving_svc.prediction_log.columns import (
@@ -33,8 +33,7 @@ _SCHEMA = pa.schema(
         *(("score", pa.float64()), ("latency_us", pa.uint32()), (MODEL_LATENCY, pa.uint32())),
     ]
 )
-#: Fallbacks that are no model's answer to what was asked.
-_NO_MODEL = pa.array(["default", "last_answer"])
+_STANDS_IN = pa.array(sorted(STANDS_IN))
 _SIDES = ("variant", "model_version")
 
 
@@ -56,7 +55,7 @@ class PairReader:
         tables = [self._read(file, first, before) for file in files]
         table = pa.concat_tables([_SCHEMA.empty_table(), *tables])
         role = table["role"]
-        stands_in = pc.is_in(table["fallback"], value_set=_NO_MODEL)
+        stands_in = pc.is_in(table["fallback"], value_set=_STANDS_IN)
         scored = pc.and_(pc.equal(role, PRIMARY), pc.is_finite(table["score"]))
         answers = table.filter(pc.and_not(scored, stands_in))
         return _paired(answers, table.filter(pc.equal(role, SHADOW)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Protocol
@@ -14,6 +14,7 @@ from service_kit.clock import Clock
 from service_kit.errors import Conflict, DomainError, InvalidArgument, NotFound, Unavailable
 from serving_svc.domain.predictions import (
     MOST_ROWS,
+    STANDS_IN,
     LogFile,
     LoggedRow,
     asked_at,
@@ -143,6 +144,9 @@ class PredictionLog:
         primary = _primary(rows)
         if primary is None:
             raise self._missing(asked, current)
+        if primary.fallback in STANDS_IN:
+            # It is logged under the version that was to answer, and did not.
+            primary = replace(primary, variant="", model_version="")
         lineage, missing = self._lineage(primary.model_version)
         shadows = [row for row in rows if row.shadow]
         return PredictionView(primary, asked, shadows, lineage, missing)

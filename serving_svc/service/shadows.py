@@ -128,7 +128,6 @@ class ShadowService:
         for _ in range(_TRIES):
             files, after = self._newest(endpoint_id, first, before)
             try:
-                # What is longer than an id comes right after it.
                 pairs = self._reader.pairs(files, id_after(after) if after else first, before)
             except FileNotFoundError:
                 # It was merged with others since it was listed.

@@ -106,8 +106,10 @@ def test_only_plain_requests_are_blocks(
     monkeypatch.setattr(blocks.Blocks, "_begin", never)
     keyed = two.matrix(*ROWS, parameters={"routing_key": "ann"})
     assert two.ask(keyed)[0][0] == 200
-    two.push(cache_rows=1_000)
-    assert two.ask(two.matrix(*ROWS))[0][0] == 200
+    for kept in ({"cache_rows": 1_000}, {"last_answer_rows": 1_000, "last_answer_age_s": 60}):
+        two.push(**kept)
+        assert two.ask(two.matrix(*ROWS))[0][0] == 200
+    assert suite.gateway.plane.last_answers.rows() == len(ROWS)
     signature = tables.plain_signature(3)
     primary = tables.variant("v1", 10_000, of=signature)
     shadow = tables.variant("v2", 0, 10_000, of=signature)

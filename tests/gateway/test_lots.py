@@ -134,8 +134,10 @@ def test_what_has_shadows_or_kept_answers_is_no_part_of_a_lot(
     two: Two, suite: Suite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lots.Lots, "_lot", never)
-    two.push(cache_rows=10)
-    assert found(two.ask(two.matrix((1, 2, 3)))[0][2])[2] == 6
+    for kept in ({"cache_rows": 10}, {"last_answer_rows": 10, "last_answer_age_s": 60}):
+        two.push(**kept)
+        assert found(two.ask(two.matrix((1, 2, 3)))[0][2])[2] == 6
+    assert suite.gateway.plane.last_answers.rows() == 1
     signature = tables.plain_signature(3)
     one, other = two.replicas
     primary = tables.variant("v1", 10_000, of=signature)

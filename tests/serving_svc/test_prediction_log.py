@@ -72,6 +72,18 @@ def test_without_the_registry_everything_else_is_there(log: Log) -> None:
     assert log.use.get_prediction(names[0]).lineage_missing == "NO_MODEL_ANSWERED"
 
 
+def test_what_stood_in_for_an_answer_is_of_no_version(log: Log) -> None:
+    names = ids(3)
+    fallbacks = ["last_answer", "default", "champion"]
+    log.take(batch(names, columns={"fallback": fallbacks}))
+    found = [log.use.get_prediction(name) for name in names]
+    assert [each.row.fallback for each in found] == fallbacks
+    assert [(each.row.variant, each.row.model_version) for each in found] == [
+        *(("", ""), ("", ""), ("v1", V1))
+    ]
+    assert [each.lineage_missing for each in found] == ["NO_MODEL_ANSWERED"] * 2 + [""]
+
+
 def test_what_is_still_in_the_stream_is_found_too(log: Log) -> None:
     names = ids(2)
     log.waiting.append(batch(names))
