@@ -117,56 +117,59 @@ def test_a_lone_message_that_may_take_long_is_not_scored_on_the_loop() -> None:
     assert threads[0].startswith("score")
 
 
-def test_an_interruption_sends_no_batch_to_the_thread() -> None:
-    threads: set[str] = set()
-    now, pause = [0.0], [0.0]
+class Timed:
+    """A model that takes as long by its own clock as it is told, and notes its threads."""
 
-    def scorer(matrix: Matrix) -> Matrix:
-        threads.add(threading.current_thread().name.split("_")[0])
-        now[0] += pause[0]
+    def __init__(self) -> None:
+        self.threads: set[str] = set()
+        self.now = self.pause = 0.0
+
+    def __call__(self, matrix: Matrix) -> Matrix:
+        self.threads.add(threading.current_thread().name.split("_")[0])
+        self.now += self.pause
         return first_column(matrix)
+
+
+def test_an_interruption_sends_no_batch_to_the_thread() -> None:
+    model = Timed()
 
     async def inside() -> None:
         got: list[Response] = []
-        batcher = MicroBatcher(scorer, 3, 1, clock=lambda: now[0])
+        batcher = MicroBatcher(model, 3, 1, clock=lambda: model.now)
         await known(batcher, got)
-        threads.clear()
+        model.threads.clear()
         for number in range(60):
-            pause[0] = 0.1 if number % 4 == 1 else 0.0001  # every fourth time others had the core
+            model.pause = (
+                0.1 if number % 4 == 1 else 0.0001
+            )  # every fourth time others had the core
             batcher.submit(message(number, ONE), got.append, alone=number % 2 == 0)
             await settled(batcher)
         batcher.close()
 
     asyncio.run(inside())
-    assert "score" not in threads
+    assert "score" not in model.threads
 
 
 @pytest.mark.parametrize("inline", [True, False])
 def test_a_model_that_takes_long_however_few_its_rows_stays_in_the_thread(inline: bool) -> None:
-    threads: set[str] = set()
-    now, pause = [0.0], [0.0]
-
-    def scorer(matrix: Matrix) -> Matrix:
-        threads.add(threading.current_thread().name.split("_")[0])
-        now[0] += pause[0]
-        return first_column(matrix)
+    model = Timed()
 
     async def inside() -> None:
         got: list[Response] = []
-        batcher = MicroBatcher(scorer, 3, 1, clock=lambda: now[0], inline=inline)
+        batcher = MicroBatcher(model, 3, 1, clock=lambda: model.now, inline=inline)
         await known(batcher, got)
-        pause[0] = 0.02 if inline else 0.0  # one that is quick, but must not be trusted
+        model.pause = 0.02 if inline else 0.0  # one that is quick, but must not be trusted
         wide = message(1, np.repeat(ONE, 512, axis=0))
         for number in range(30):
             if number == 8:
-                threads.clear()
+                model.threads.clear()
             request = wide if number % 2 else message(number, ONE)
             batcher.submit(request, got.append, alone=True)
             await settled(batcher)
         batcher.close()
 
     asyncio.run(inside())
-    assert threads == {"score"}
+    assert model.threads == {"score"}
 
 
 @pytest.mark.parametrize(("share", "wait_us"), [(0.1, 111), (0.5, 1_000), (0.9, 9_000)])
