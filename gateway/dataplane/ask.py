@@ -160,60 +160,24 @@ class LoneRows:
 
 
 @dataclass(slots=True)
-class BlockPart:
-    """The rows of a matrix that one variant answers.
-
-    Attributes:
-        rows: Their places in the request.
-        matrix: Their inputs: float32, little-endian, row-major.
-        outputs: `count` x outputs, once they are there.
-    """
-
-    variant: Variant
-    rows: npt.NDArray[np.intp] | slice
-    count: int
-    matrix: bytes
-    outputs: npt.NDArray[np.float64] | None = None
-
-
-@dataclass(slots=True)
 class BlockAnswer:
-    """What the data plane answers to a request for a matrix of rows, by columns.
+    """What one variant answers to a request for a matrix of rows.
 
     Attributes:
         event_time_us: When what is predicted about happens, whichever row.
         began: Monotonic time of arrival.
-        parts: One a variant; all have the same outputs.
+        matrix: The inputs: float32, little-endian, row-major.
+        outputs: `count` x outputs; empty until they are there.
     """
 
     route: Route
+    variant: Variant
     ids: IdBlock
     count: int
     event_time_us: int
     began: float
-    parts: Sequence[BlockPart]
-
-    @property
-    def output_names(self) -> tuple[str, ...]:
-        """Names of the outputs."""
-        return self.parts[0].variant.plan.outputs
-
-    def outputs(self) -> npt.NDArray[np.float64]:
-        """All outputs, in the order of the request: rows x outputs."""
-        whole = np.empty((self.count, len(self.output_names)))
-        for part in self.parts:
-            whole[part.rows] = part.outputs
-        return whole
-
-    def told(self, of_variant: Callable[[Variant], str]) -> str:
-        """What is said of the variants: a text that they share, or one a row with commas."""
-        texts = [of_variant(part.variant) for part in self.parts]
-        if texts.count(texts[0]) == len(texts):
-            return texts[0]
-        places = np.empty(self.count, np.intp)
-        for place, part in enumerate(self.parts):
-            places[part.rows] = place
-        return ",".join([texts[place] for place in places.tolist()])
+    matrix: bytes
+    outputs: npt.NDArray[np.float64]
 
 
 def rows_of(values: Sequence[T], rows: Sequence[int]) -> Sequence[T]:

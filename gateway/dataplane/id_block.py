@@ -1,4 +1,4 @@
-"""Ids of many predictions, written and drawn from together."""
+"""Ids of many predictions, written together."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from gateway.dataplane.assignment import BUCKETS
 from service_kit.ids import LENGTH, uuid7_parts
 
 #: Ids that begin with the same millisecond, and the digits by which they differ.
@@ -18,11 +17,7 @@ _VARIANT = np.frombuffer(b"".join(b"89ab"[byte >> 4 & 3 :][:1] for byte in range
 
 
 class IdBlock:
-    """New ids of predictions.
-
-    Attributes:
-        first: The first one.
-    """
+    """New ids of predictions."""
 
     def __init__(self, count: int) -> None:
         first, randomness = uuid7_parts(count)
@@ -40,26 +35,19 @@ class IdBlock:
         text[:, 20:23] = digits[:, 1:4]
         text[:, 24:36] = digits[:, 4:]
         self._text = text
-        self._bits = bits
 
     @property
     def first(self) -> str:
         """The first id."""
         return self._text[0, :LENGTH].tobytes().decode()
 
-    def buckets(self) -> npt.NDArray[np.int64]:
-        """Where each falls in a traffic split, as `Route.draw` has it."""
-        last = np.ascontiguousarray(self._bits[:, 4:]).view(">u4")[:, 0]
-        return (last.astype(np.int64) * BUCKETS) >> 32
-
     def listed(self) -> str:
         """All ids, with commas between them."""
         return self._text.tobytes()[:-1].decode()
 
-    def written(self, rows: npt.NDArray[np.intp] | slice) -> bytes:
-        """Some ids, one after the other with nothing between them."""
-        some = self._text[rows] if isinstance(rows, slice) else self._text.take(rows, axis=0)
-        return some[:, :LENGTH].tobytes()
+    def written(self) -> bytes:
+        """All ids, one after the other with nothing between them."""
+        return self._text[:, :LENGTH].tobytes()
 
 
 @lru_cache(maxsize=4)

@@ -10,7 +10,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from gateway.dataplane.ask import BlockAnswer, BlockPart, Prepared
+from gateway.dataplane.ask import BlockAnswer, Prepared
 from gateway.dataplane.log_encode import exposure_batches, prediction_batch
 from gateway.dataplane.log_rows import (
     NOTHING_MORE,
@@ -103,11 +103,11 @@ class EventLog:
         rows.add(ids, units, event_times_us, scores, latencies_us, prepared, more)
         self._close_full(key)
 
-    def block(self, answer: BlockAnswer, part: BlockPart, latency_us: int) -> None:
+    def block(self, answer: BlockAnswer, latency_us: int) -> None:
         """Log the rows of a matrix that one version scored."""
-        if self._room(part.count, PREDICTIONS):
-            key = block_key(answer.route, part.variant)
-            self._rows_of(key, answer.route, part.variant).add_block(answer, part, latency_us)
+        if self._room(answer.count, PREDICTIONS):
+            key = block_key(answer.route, answer.variant)
+            self._rows_of(key, answer.route, answer.variant).add_block(answer, latency_us)
             self._close_full(key)
 
     def exposures(self, rows: Sequence[ExposureRow]) -> None:

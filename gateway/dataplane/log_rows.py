@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from gateway.dataplane.ask import BlockAnswer, BlockPart, Prepared
+from gateway.dataplane.ask import BlockAnswer, Prepared
 from gateway.dataplane.routing import Route, Variant
 
 MOST_LATENCY_US = 2**32 - 1
@@ -88,15 +88,14 @@ class PredictionRows:
         else:
             self.seen += prepared.matrix
 
-    def add_block(self, answer: BlockAnswer, part: BlockPart, latency_us: int) -> None:
+    def add_block(self, answer: BlockAnswer, latency_us: int) -> None:
         """Add rows of a matrix, whose units are their ids."""
-        count = part.count
-        self.ids += answer.ids.written(part.rows)
+        count = answer.count
+        self.ids += answer.ids.written()
         self.event_times_us.extend([answer.event_time_us] * count)
-        if part.outputs is not None:
-            self.scores.frombytes(part.outputs[:, 0].tobytes())
+        self.scores.frombytes(answer.outputs[:, 0].tobytes())
         self.latencies_us.extend([min(latency_us, MOST_LATENCY_US)] * count)
-        self.seen += part.matrix
+        self.seen += answer.matrix
 
     def _add_more(self, rows: int, more: More) -> None:
         if more.fallback:

@@ -92,8 +92,7 @@ class Mirror:
     def record_block(self, answer: BlockAnswer) -> None:
         """Log an answer to a matrix of rows, at an endpoint without shadows and arms."""
         latency = int((time.monotonic() - answer.began) * 1e6)
-        for part in answer.parts:
-            self._log.block(answer, part, latency)
+        self._log.block(answer, latency)
 
     async def close(self, seconds: float = 1.0) -> None:
         """Wait for what is being mirrored."""

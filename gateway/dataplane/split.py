@@ -63,7 +63,7 @@ def units_of(route: Route, ask: Ask, ids: list[str]) -> list[str]:
     """What the traffic is split by, one a row.
 
     The unit that the caller names beside the rows, else the value of the routing key in each row,
-    else the prediction id, by which the row is drawn anew: `ids` itself when that is so for all.
+    else the prediction id: `ids` itself when that is so for all.
 
     Raises:
         InvalidArgument: `WRONG_TYPE`.
@@ -90,6 +90,10 @@ def units_of(route: Route, ask: Ask, ids: list[str]) -> list[str]:
 def groups_of(route: Route, ask: Ask, ids: Sequence[str], units: Sequence[str]) -> list[Group]:
     """The variants that answer, each with its rows.
 
+    A request in which nobody has to stay where it was is drawn as a whole: one message to one
+    replica, and one version in the answer. Where an experiment runs each row is drawn, for its
+    statistics count rows.
+
     Args:
         units: What the traffic is split by; `ids` itself when nobody has to stay where it was.
 
@@ -100,8 +104,9 @@ def groups_of(route: Route, ask: Ask, ids: Sequence[str], units: Sequence[str]) 
         return [(route.with_version(ask.version), list(range(len(units))))]
     if route.undivided is not None:
         return [(route.undivided, list(range(len(units))))]
-    assign = route.draw if units is ids else route.assign
-    if len(units) == 1 or ask.unit:
+    drawn = units is ids
+    assign = route.draw if drawn else route.assign
+    if len(units) == 1 or ask.unit or (drawn and not route.arms):
         return [(assign(units[0]), list(range(len(units))))]
     groups: dict[str, Group] = {}
     for row, variant in enumerate(map(assign, units)):

@@ -40,11 +40,9 @@ def observe_lone(rows: LoneRows) -> None:
 
 def observe_block(answer: BlockAnswer, seconds: float) -> None:
     """Count an answer to a matrix of rows."""
-    endpoint = answer.route.endpoint
-    for part in answer.parts:
-        name = part.variant.name
-        _child(_rows, endpoint, name, "").inc(part.count)
-        _child(_seconds, endpoint, name).observe(seconds)
+    endpoint, name = answer.route.endpoint, answer.variant.name
+    _child(_rows, endpoint, name, "").inc(answer.count)
+    _child(_seconds, endpoint, name).observe(seconds)
 
 
 def refused(route: Route, reason: str) -> None:

@@ -57,11 +57,11 @@ def parameters(answer: Answer) -> dict[str, str]:
 
 def block_outputs(answer: BlockAnswer) -> list[Output]:
     """The outputs of an answer to a matrix of rows, one tensor an output, of shape [n]."""
-    columns = np.ascontiguousarray(answer.outputs().T)
+    columns = np.ascontiguousarray(answer.outputs.T)
     shape = [answer.count]
     return [
         Output(name, shape, values)
-        for name, values in zip(answer.output_names, columns, strict=True)
+        for name, values in zip(answer.variant.plan.outputs, columns, strict=True)
     ]
 
 
@@ -69,7 +69,7 @@ def block_parameters(answer: BlockAnswer) -> dict[str, str]:
     """What an answer to a matrix of rows says of itself."""
     return told_of(
         *(answer.route.endpoint, answer.route.generation, answer.ids.listed()),
-        *(answer.told(lambda each: each.name), answer.told(lambda each: each.version)),
+        *(answer.variant.name, answer.variant.version),
     )
 
 

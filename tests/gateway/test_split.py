@@ -44,6 +44,29 @@ def test_the_split_is_sticky_and_as_the_weights_say(suite: Suite) -> None:
     assert set(units) >= {"u0", "u1", "u499"}
 
 
+def test_without_a_unit_a_request_is_drawn_as_a_whole(suite: Suite) -> None:
+    one, two = suite.replica(const(1)), suite.replica(const(2))
+    halves = tables.variant("v1", 5_000), tables.variant("v2", 5_000)
+    replicas = {"v1": one.address, "v2": two.address}
+    split(suite, *halves, replicas=replicas, routing_key="user")
+    answers = [{each["variant"] for each in ask(suite, count=8)} for _ in range(24)]
+    assert {len(variants) for variants in answers} == {1}
+    assert set.union(*answers) == {"v1", "v2"}
+    # A unit in one row makes rows of the request: those without one are their own.
+    body = {"instances": [{"x0": 1, "x1": 1, "user": "u"}, *[{"x0": 1, "x1": 1}] * 40]}
+    mixed = suite.post("/v1/endpoints/ab:predict", body).json()["predictions"]
+    assert {each["variant"] for each in mixed[1:]} == {"v1", "v2"}
+
+
+def test_where_an_experiment_runs_each_row_is_drawn(suite: Suite) -> None:
+    """Its statistics count rows, which one draw for all would make one observation."""
+    one, two = suite.replica(const(1)), suite.replica(const(2))
+    halves = tables.variant("v1", 5_000), tables.variant("v2", 5_000)
+    replicas = {"v1": one.address, "v2": two.address}
+    split(suite, *halves, replicas=replicas, experiment="experiments/e", arms=["v1", "v2"])
+    assert {each["variant"] for each in ask(suite, count=40)} == {"v1", "v2"}
+
+
 def test_a_failing_variant_falls_back_to_the_champion(suite: Suite) -> None:
     one, two = suite.replica(const(1)), suite.replica(const(2))
     two.error = "MODEL_FAILED"
