@@ -9,6 +9,7 @@ it goes on as an orphan, until serving says that replicas with actors have taken
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from pathlib import Path
@@ -169,6 +170,8 @@ def load_model(config: ReplicaConfig, settings: ServiceSettings, *, trial: bool 
     Raises FailedPrecondition (`MODEL_CODE_NOT_ALLOWED`) once more than when the version was asked
     for, as the operator may have taken the permission back since.
     """
+    # Forests are compiled on their first load on a machine (`serving_svc.runtimes.trees`).
+    os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(config.home) / "cache" / "numba"))
     facts = RuntimeCatalog().facts(config.runtime)
     check_code(config.model_version, facts, config.code_models)
     with open_channel(settings.peers["registry"], settings) as channel:

@@ -13,7 +13,8 @@ from service_kit.sandbox import Limits, SandboxError, run_apart
 from serving_svc.runtimes.base import ModelUnusableError, warmed
 from serving_svc.runtimes.catalog import make_runtime
 
-LIMITS = Limits(seconds=60.0, file_bytes=0)
+#: Bytes of a file are for compiled code that is kept.
+LIMITS = Limits(seconds=60.0, file_bytes=16 << 20)
 
 
 def try_out(runtime: str, path: Path, inputs: int, outputs: int, config: Mapping[str, Any]) -> None:

@@ -9,6 +9,8 @@ import pytest
 from serving_svc.runtimes import ModelUnusableError
 from serving_svc.runtimes.trial import try_out
 from tests.serving_svc import models
+from tests.serving_svc.runtimes import forests
+from tests.serving_svc.runtimes.forests import Fork, Leaf
 
 
 def test_what_loads_is_tried_once(tmp_path: Path) -> None:
@@ -17,6 +19,14 @@ def test_what_loads_is_tried_once(tmp_path: Path) -> None:
     assert [each.name for each in tmp_path.glob("*.ok")] == ["model.onnx-3-1.ok"]
     path.unlink()
     try_out("onnx", path, models.INPUTS, 1, {})
+
+
+def test_code_that_it_compiles_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "compiled"))
+    tree = Fork(0, 0.5, Leaf({0: 0.0}), Leaf({0: 1.0}))
+    path = forests.written(tmp_path, forests.regressor([tree] * 30, 2))
+    try_out("onnx", path, 2, 1, {})
+    assert list((tmp_path / "compiled").rglob("*.nbc"))
 
 
 def test_why_it_does_not_load_is_said(tmp_path: Path) -> None:
