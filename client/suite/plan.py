@@ -244,6 +244,8 @@ def configure_valkey(settings: SuiteSettings) -> None:
         f"bind 127.0.0.1\nport {settings.port + VALKEY}\ndir {data}\nappendonly yes\nsave ''\n"
         # Written anew at twice its size: of a small file that would be every few seconds.
         "auto-aof-rewrite-min-size 512mb\n"
+        # Arrow and zstd do not get smaller by it, and trying took a fifth of a core.
+        "rdbcompression no\n"
         f"requirepass {secret_file(settings.keys('valkey.password'))}\n"
     )
 

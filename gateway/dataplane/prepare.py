@@ -11,9 +11,8 @@ from gateway.dataplane.features import FeatureReader
 from gateway.dataplane.inputs import (
     InputField,
     collect,
-    encode_floats,
     encode_rows,
-    plain_values,
+    plain_inputs,
 )
 from gateway.dataplane.routing import Variant
 from gateway.problems import Violations
@@ -192,9 +191,9 @@ def given_inputs(variant: Variant, ask: Ask, rows: list[int]) -> Prepared:
     plan = variant.plan
     found: list[InvalidArgument] = []
     instances = rows_of(ask.instances, rows)
-    values = plain_values(plan, instances)
-    if values is not None:
-        return Prepared({}, encode_floats(values), instances=instances, values=values)
+    plain = plain_inputs(plan, instances)
+    if plain is not None:
+        return Prepared({}, plain[1], instances=instances, values=plain[0])
     columns = collect(plan, instances, rows, ask.where, found)
     if found:
         raise Violations(found)
@@ -215,8 +214,8 @@ def lone_input(variant: Variant, ask: Ask) -> tuple[bytes, Sequence[float]] | No
     if ask.matrix is not None:
         check_width(variant, ask.matrix, 1)
         return ask.matrix, ()
-    values = plain_values(variant.plan, ask.instances)
-    return None if values is None else (encode_floats(values), values)
+    plain = plain_inputs(variant.plan, ask.instances)
+    return None if plain is None else (plain[1], plain[0])
 
 
 def _typed(field: InputField, column: FeatureColumn) -> list[Any]:

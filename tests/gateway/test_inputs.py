@@ -11,7 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.dataplane.assignment import bucket
-from gateway.dataplane.inputs import collect, decode_floats, encode_rows, instance_path
+from gateway.dataplane.inputs import (
+    collect,
+    decode_floats,
+    encode_rows,
+    instance_path,
+    plain_inputs,
+)
 from gateway.dataplane.routing import BadStateError, RoutingState, compile_state
 from service_kit.errors import InvalidArgument, NotFound
 from tests.gateway import tables
@@ -111,3 +117,29 @@ def test_whatever_is_let_in_makes_finite_numbers(instance: dict[str, Any]) -> No
         return
     distance = decode_floats(encode_rows(PLAN, columns, 1))[2]
     assert math.isfinite(distance)
+
+
+NUMBERS = st.one_of(
+    st.floats(-10, 10),
+    st.integers(-(2**70), 2**70),
+    st.sampled_from([1e-300, -0.0, 3.4028234663852886e38, 3.5e38, -3.5e38, 1e308, 10**400]),
+    st.sampled_from([math.nan, math.inf, True, None, "1"]) | st.just(0),
+)
+
+
+@given(row=st.lists(NUMBERS, min_size=3, max_size=3), copies=st.sampled_from([1, 7, 40]))
+def test_plain_inputs_are_what_all_others_would_become(row: list[Any], copies: int) -> None:
+    """One by one, or many at once by arrays."""
+    wanted = plan(tables.plain_signature(3))
+    instance = dict(zip(("x0", "x1", "x2"), row, strict=True))
+    instances: list[dict[str, Any]] = [{f"x{n}": float(n) for n in range(3)}] * copies + [instance]
+    found: list[InvalidArgument] = []
+    columns = collect(wanted, instances, range(len(instances)), instance_path, found)
+    plain = plain_inputs(wanted, instances)
+    if plain is None:
+        assert found
+        return
+    assert not found
+    values, matrix = plain
+    assert list(values) == [float(value) for each in instances for value in each.values()]
+    assert matrix == encode_rows(wanted, columns, len(instances))
