@@ -15,8 +15,7 @@ from service_kit.server import Application, run
 if TYPE_CHECKING:
     from feature_svc.domain import Definitions
     from feature_svc.frame_port import FramePort
-    from feature_svc.online_store import RedisOnlineStore
-    from feature_svc.service import CurrentDefinitions
+    from feature_svc.service import CurrentDefinitions, OnlineReads
 
 
 def build(settings: FeatureSettings, clock: Clock | None = None) -> Application:
@@ -34,6 +33,8 @@ def build(settings: FeatureSettings, clock: Clock | None = None) -> Application:
         FrozenTables,
         Histories,
         OnlineFeatures,
+        OnlineReads,
+        RememberedReplies,
     )
     from feature_svc.storage import SqlRecords, idempotency
     from feature_svc.upkeep import Upkeep
@@ -48,20 +49,21 @@ def build(settings: FeatureSettings, clock: Clock | None = None) -> Application:
     feast = LazyFeast(folder / "feast", project, settings.redis_url)
     histories = Histories(store)
     current = CurrentDefinitions(lambda known: _load(engine, known))
+    memory = RememberedReplies(settings.remembered_values, settings.remembered_s)
     api = FeatureApi(
         Ledger(engine, idempotency, SqlRecords),
         Catalog(),
         current,
         histories,
         FrozenTables(clock, histories, store),
-        OnlineFeatures(clock, current, online, histories, feast),
+        OnlineFeatures(clock, current, online, histories, feast, memory),
         feast.hurry,
     )
     return Application(
         services=[(features_pb2_grpc.add_FeatureServiceServicer_to_server, api)],
         background=[
             feast,
-            *_ports(settings, clock, current, online),
+            *_ports(settings, OnlineReads(clock, current, online.held(), memory), current),
             Upkeep(engine, store),
             AnswerUpkeep(engine, idempotency, clock),
         ],
@@ -70,17 +72,12 @@ def build(settings: FeatureSettings, clock: Clock | None = None) -> Application:
 
 
 def _ports(
-    settings: FeatureSettings,
-    clock: Clock,
-    current: CurrentDefinitions,
-    online: RedisOnlineStore,
+    settings: FeatureSettings, reads: OnlineReads, current: CurrentDefinitions
 ) -> list[FramePort]:
     if not settings.frames_listen:
         return []
     from feature_svc.frame_port import FramePort
-    from feature_svc.service import OnlineReads
 
-    reads = OnlineReads(clock, current, online.held())
     return [FramePort(settings, settings.frames_listen, reads, current)]
 
 

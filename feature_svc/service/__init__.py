@@ -6,6 +6,7 @@ from feature_svc.service.histories import Histories
 from feature_svc.service.online import OnlineFeatures
 from feature_svc.service.ports import HistoryStore, Loader, OnlineStore, Records
 from feature_svc.service.reading import OnlineReads, Wanted
+from feature_svc.service.remembered import RememberedReplies
 
 __all__ = [
     "Catalog",
@@ -18,5 +19,6 @@ __all__ = [
     "OnlineReads",
     "OnlineStore",
     "Records",
+    "RememberedReplies",
     "Wanted",
 ]

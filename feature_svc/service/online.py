@@ -24,6 +24,7 @@ from feature_svc.service.catalog import CurrentDefinitions, find_view
 from feature_svc.service.histories import Histories
 from feature_svc.service.ports import Loader, OnlineStore, Records
 from feature_svc.service.reading import EPOCH, OnlineReads, Wanted, micros
+from feature_svc.service.remembered import RememberedReplies
 from service_kit.clock import Clock
 from service_kit.errors import InvalidArgument
 from service_kit.ids import uuid7_str
@@ -39,9 +40,10 @@ class OnlineFeatures:
         store: OnlineStore,
         histories: Histories,
         loader: Loader,
+        memory: RememberedReplies,
     ) -> None:
         self._clock = clock
-        self._reads = OnlineReads(clock, current, store)
+        self._reads = OnlineReads(clock, current, store, memory)
         self._store = store
         self._histories = histories
         self._loader = loader

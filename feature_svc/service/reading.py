@@ -11,8 +11,9 @@ from feature_svc.domain.online.cells import Reply
 from feature_svc.domain.online.found import FeatureRows
 from feature_svc.domain.online.plan import Asked, Command, Keys, ReadPlan, compile_plan
 from feature_svc.service.catalog import CurrentDefinitions, find_service
+from feature_svc.service.remembered import RememberedReplies
 from service_kit.clock import Clock
-from service_kit.errors import DomainError, Internal, InvalidArgument
+from service_kit.errors import DomainError, Internal, InvalidArgument, Unavailable
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MOST_PLANS = 1_000
@@ -64,12 +65,20 @@ class OnlineReads:
     Args:
         current: The definitions in force.
         source: The online store.
+        memory: What it said last, given when it does not answer.
     """
 
-    def __init__(self, clock: Clock, current: CurrentDefinitions, source: Source) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        current: CurrentDefinitions,
+        source: Source,
+        memory: RememberedReplies,
+    ) -> None:
         self._clock = clock
         self._current = current
         self._source = source
+        self._memory = memory
         self._plans: dict[tuple[int, str], ReadPlan] = {}
 
     def read(self, wanted: Wanted) -> FeatureRows:
@@ -79,19 +88,25 @@ class OnlineReads:
             NotFound: There is no such feature service.
             InvalidArgument: `UNEVEN_COLUMNS`, or a key column is missing, unknown or of another
                 type.
-            Unavailable: The online store does not answer.
+            Unavailable: The online store does not answer, and did not speak of all of them lately.
         """
         ready = self._prepared(wanted)
-        return ready.answer(self._source.read(ready.asked.commands))
+        try:
+            return ready.answer(self._ask(ready.asked.commands))
+        except Unavailable as error:
+            return self._remembered(ready, error)
 
     def read_all(self, wanted: Sequence[Wanted]) -> list[FeatureRows | DomainError]:
         """What each reader wants, or why it gets nothing, in one trip to the store."""
         found = [_tried(self._prepared, each) for each in wanted]
         ready = [each for each in found if isinstance(each, _Ready)]
         try:
-            replies = self._source.read([each for one in ready for each in one.asked.commands])
+            replies = self._ask([each for one in ready for each in one.asked.commands])
         except DomainError as error:
-            return [error if isinstance(each, _Ready) else each for each in found]
+            return [
+                _tried(self._remembered, each, error) if isinstance(each, _Ready) else each
+                for each in found
+            ]
         answers: list[FeatureRows | DomainError] = []
         at = 0
         for each in found:
@@ -101,6 +116,17 @@ class OnlineReads:
             start, at = at, at + len(each.asked.commands)
             answers.append(_tried(_Ready.answer, each, replies[start:at]))
         return answers
+
+    def _ask(self, commands: Sequence[Command]) -> list[Reply]:
+        replies = self._source.read(commands)
+        self._memory.note(commands, replies)
+        return replies
+
+    def _remembered(self, ready: _Ready, error: DomainError) -> FeatureRows:
+        replies = self._memory.recall(ready.asked.commands)
+        if replies is None:
+            raise error
+        return ready.answer(replies)
 
     def _prepared(self, wanted: Wanted) -> _Ready:
         plan = self._plan(wanted.service)

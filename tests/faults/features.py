@@ -12,15 +12,16 @@ from tests.faults.part import MODEL, Part, until, upload
 from tests.serving_svc import models
 
 LOOKED_UP = "endpoints/faults-features"
-INSTANCE = {"user": "u1", "f2": 1.0}
 STORED = ("f0", "f1")
 VIEW, SERVICE = "faults_profile", "faults"
 MODEL_LOOKED_UP = f"{MODEL}-features"
 
 
 def deploy_looked_up(part: Part) -> None:
-    """Store features of a user, and serve a model that needs them, with one replica."""
+    """Store features of a user, and serve a model that needs them, with one replica; once."""
     with part.suite.client() as client:
+        if any(each["name"] == LOOKED_UP for each in client.list("endpoints", "endpoints")):
+            return
         _store_features(client)
         client.create("models", MODEL_LOOKED_UP.partition("/")[2], {"owner": "tests"})
         endpoint = {"model": MODEL_LOOKED_UP, "deadline": "1s", "last_answer_rows": 100}
@@ -46,14 +47,17 @@ def deploy_looked_up(part: Part) -> None:
         until(lambda: client.get(LOOKED_UP)["state"] == "STATE_READY", 60, "not deployed")
 
 
-def ask(part: Part) -> tuple[dict[str, float], str]:
-    """The outputs for the user and which fallback gave them, asked for once; refused is wrong."""
-    body, headers = {"instances": [INSTANCE]}, {"x-api-key": part.key}
+def ask(part: Part, number: float) -> tuple[float, str]:
+    """The score for the user and a number (3 less the number), and which fallback gave it.
+
+    Asked for once; refused is wrong.
+    """
+    body, headers = {"instances": [{"user": "u1", "f2": number}]}, {"x-api-key": part.key}
     url = f"{part.suite.url}/v1/{LOOKED_UP}:predict"
     answer = httpx.post(url, json=body, headers=headers, timeout=10)
     assert answer.status_code == 200, answer.text
     (found,) = answer.json()["predictions"]
-    return found["outputs"], found.get("fallback", "")
+    return found["outputs"]["score"], found.get("fallback", "")
 
 
 def _store_features(client: Client) -> None:

@@ -22,9 +22,10 @@ from feature_svc.domain.online.plan import Command
 from feature_svc.domain.online.rows import encode_rows
 from feature_svc.frame_port import MOST_WAITING_ROWS, FramePort
 from feature_svc.online_store import READ_TIMEOUT_S, RedisOnlineStore
-from feature_svc.service import CurrentDefinitions, OnlineReads, Wanted
+from feature_svc.service import CurrentDefinitions, OnlineReads, RememberedReplies, Wanted
 from feature_svc.service.reading import micros
 from gateway.dataplane.feature_wire import columns_of_call, columns_of_frame
+from service_kit import metrics
 from service_kit.clock import SystemClock
 from service_kit.errors import InvalidArgument, NotFound, Unavailable
 from service_kit.grpc_status import from_status
@@ -74,16 +75,17 @@ def port_on(url: str, project: str) -> Iterator[Port]:
 
     current = CurrentDefinitions(load)
     asked: list[int] = []
+    memory = RememberedReplies(1_000, 60)
     held = store.held()
     made = FramePort(
         SETTINGS,
         "127.0.0.1:0",
-        OnlineReads(SystemClock(), current, Counting(held, asked)),
+        OnlineReads(SystemClock(), current, Counting(held, asked), memory),
         current,
     )
     made.start()
     try:
-        reads = OnlineReads(SystemClock(), current, store)
+        reads = OnlineReads(SystemClock(), current, store, memory)
         yield Port(made.address, store, reads, asked, loads)
     finally:
         made.stop()
@@ -247,13 +249,29 @@ def test_a_store_that_ends_and_comes_back(project: str, tmp_path: Path) -> None:
     with valkey_server() as url, port_on(url, project) as port:
         fill(port.store)
         with Peer(port.address, SETTINGS) as peer, redis.Redis.from_url(url) as client:
-            assert not peer.ask(read(1, AA))[1].HasField("error")
+            before = peer.ask(read(1, AA))[1]
+            assert not before.HasField("error")
             # Its connection is ended while it rests: the next read notices nothing.
             client.client_kill_filter(_type="normal", skipme=True)
             assert not peer.ask(read(2, AA))[2].HasField("error")
             client.shutdown(nosave=True)
-            error = from_status(peer.ask(read(3, AA))[3].error)
-            assert error.reason == "ONLINE_STORE_UNAVAILABLE"
+            # What was read before is answered from memory, and nothing else is.
+            given = _remembered()
+            both = peer.ask(read(3, AA), read(4, B))
+            assert both[3].SerializeToString() == _numbered(before, 3)
+            assert from_status(both[4].error).reason == "ONLINE_STORE_UNAVAILABLE"
+            assert _remembered() > given
+
+
+def _remembered() -> float:
+    return metrics.REGISTRY.get_sample_value("modelyard_features_remembered_total") or 0.0
+
+
+def _numbered(answer: Any, number: int) -> bytes:
+    other = type(answer)()
+    other.CopyFrom(answer)
+    other.id = number
+    return bytes(other.SerializeToString())
 
 
 def test_many_connections_each_get_their_own(port: Port) -> None:

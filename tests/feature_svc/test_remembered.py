@@ -1,0 +1,163 @@
+"""What is remembered of the online store: how much, for how long, and what it stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from feature_svc.domain.online import layout
+from feature_svc.domain.online.cells import Reply
+from feature_svc.domain.online.found import Status
+from feature_svc.domain.online.plan import Command
+from feature_svc.domain.online.rows import encode_rows
+from feature_svc.service import CurrentDefinitions, OnlineReads, RememberedReplies, Wanted
+from service_kit.clock import SystemClock
+from service_kit.errors import DomainError, InvalidArgument, Unavailable
+from tests.feature_svc.examples import at, definitions, delays
+from tests.feature_svc.test_frame_port import micros
+
+
+class Time:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def commands(*names: str) -> list[Command]:
+    return [Command(name.encode(), (b"a", b"b")) for name in names]
+
+
+def replies(*names: str) -> list[Reply]:
+    return [[name.encode(), None] for name in names]
+
+
+def test_what_was_read_is_recalled_all_or_nothing() -> None:
+    memory = RememberedReplies(100, 60)
+    memory.note(commands("x", "y"), replies("x", "y"))
+    assert memory.recall(commands("y", "x", "y")) == replies("y", "x", "y")
+    assert memory.recall(commands("x", "z")) is None
+    memory.note(commands("x"), replies("new"))
+    assert memory.recall(commands("x")) == replies("new")
+    assert memory.recall([]) == []
+
+
+def test_other_fields_of_the_same_entity_are_another_question() -> None:
+    memory = RememberedReplies(100, 60)
+    memory.note(commands("x"), replies("x"))
+    assert memory.recall([Command(b"x", (b"a",))]) is None
+
+
+@pytest.mark.parametrize(("most", "age"), [(0, 60), (100, 0)])
+def test_it_can_be_turned_off(most: int, age: float) -> None:
+    memory = RememberedReplies(most, age)
+    memory.note(commands("x"), replies("x"))
+    assert memory.recall(commands("x")) is None
+
+
+@given(st.lists(st.floats(0, 40), max_size=20))
+def test_nothing_is_older_than_it_may_be(steps: list[float]) -> None:
+    """And what was read within half of that is there."""
+    clock = Time()
+    memory = RememberedReplies(1_000, 60, clock)
+    read: dict[str, float] = {}
+    for number, step in enumerate(steps):
+        memory.note(commands(str(number)), replies(str(number)))
+        read[str(number)] = clock.now
+        clock.now += step
+        for name, when in read.items():
+            age, known = clock.now - when, memory.recall(commands(name)) is not None
+            assert known or age >= 30
+            assert not known or age <= 60
+
+
+@given(st.lists(st.integers(0, 50), max_size=200))
+def test_no_more_is_kept_than_may_be(names: list[int]) -> None:
+    memory = RememberedReplies(40, 60)  # 20 entities of two values
+    for name in names:
+        memory.note(commands(str(name)), replies(str(name)))
+    kept = {name for name in names if memory.recall(commands(str(name))) is not None}
+    assert len(kept) <= 20
+    assert kept >= set(names[-10:])
+
+
+class Store:
+    """An online store that can be away."""
+
+    project = "p"
+
+    def __init__(self) -> None:
+        self.away = False
+        self.rows: dict[bytes, dict[bytes, bytes]] = {}
+
+    def read(self, commands: Sequence[Command]) -> list[Reply]:
+        if self.away:
+            raise Unavailable("ONLINE_STORE_UNAVAILABLE", "away")
+        found = [self.rows.get(each.key, {}) for each in commands]
+        return [
+            [row.get(field) for field in each.fields]
+            for each, row in zip(commands, found, strict=True)
+        ]
+
+
+def filled() -> Store:
+    store, what = Store(), definitions()
+    table = delays(["AA", "B"], [1.5, 2.5], [-3, 4], [1, 2])
+    for row in encode_rows(what, what.feature_views["delays"], table, store.project):
+        pairs = iter([*row.fields])
+        stamp = {layout.time_field("delays"): layout.encode_time(row.time_us)}
+        store.rows.setdefault(row.key, stamp).update(zip(pairs, pairs, strict=True))
+    return store
+
+
+def wanted(*carriers: str, hour: float = 2) -> Wanted:
+    keys: dict[str, list[Any]] = {
+        "carrier": list(carriers),
+        "tail": ["N1"] * len(carriers),
+        "gate": [7] * len(carriers),
+    }
+    return Wanted("late", keys, [micros(at(hour))] * len(carriers))
+
+
+def reads(store: Store) -> OnlineReads:
+    current = CurrentDefinitions(lambda known: (1, None if known == 1 else definitions()))
+    return OnlineReads(SystemClock(), current, store, RememberedReplies(1_000, 60))
+
+
+def shown(found: Any) -> list[tuple[Any, ...]]:
+    assert not isinstance(found, DomainError)
+    return [
+        (each.name, list(each.statuses), list(each.values), list(each.times))
+        for each in found.columns()
+    ]
+
+
+def test_a_store_that_is_away_is_answered_for() -> None:
+    store = filled()
+    reader = reads(store)
+    before = shown(reader.read(wanted("AA", "B")))
+    store.away = True
+    assert shown(reader.read(wanted("AA", "B"))) == before
+    both = reader.read_all([wanted("B"), wanted("AA", "C"), wanted("AA")])
+    assert [isinstance(each, DomainError) for each in both] == [False, True, False]
+    with pytest.raises(Unavailable, match="ONLINE_STORE_UNAVAILABLE"):
+        reader.read(wanted("C"))
+    with pytest.raises(InvalidArgument):
+        reader.read(Wanted("late", {"carrier": ["AA"]}))
+
+
+def test_what_has_outlived_its_time_is_missing_from_memory_too() -> None:
+    store = filled()
+    reader = reads(store)
+    reader.read(wanted("AA"))
+    store.away = True
+    fresh, old = (
+        {each.name: each for each in reader.read(wanted("AA", hour=hour)).columns()}
+        for hour in (2, 9)
+    )
+    assert list(fresh["mean"].values) == [1.5]
+    assert list(old["mean"].statuses) == [Status.EXPIRED]
