@@ -15,7 +15,7 @@ TYPED := bench client contracts experiment_svc feature_svc gateway monitor_svc r
 	service_kit serving_svc training_svc
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench check lint types imports torch clients proto openapi clean
+.PHONY: help setup demo test bench check lint types imports torch gpu clients proto openapi clean
 
 help: ## say what can be made
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -43,6 +43,11 @@ imports: setup
 
 torch: setup ## add PyTorch, for the tests and trainers that want it
 	$(BIN)/python -m pip install --quiet torch==2.13.0
+
+gpu: setup ## ONNX Runtime with CUDA in the place of the one without
+	$(BIN)/python -m pip uninstall --quiet --yes onnxruntime
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt \
+		"onnxruntime-gpu[cuda,cudnn]==$$(sed -n 's/^onnxruntime==//p' constraints.txt)"
 
 clients: $(CLIENTS) ## make the environment of tritonclient and KServe's client, for the tests
 

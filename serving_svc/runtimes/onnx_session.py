@@ -60,21 +60,33 @@ class OnnxRuntime:
             onnxruntime.get_available_providers(),
             os.environ.get("CUDA_VISIBLE_DEVICES"),
         )
+        if CUDA in chosen:
+            onnxruntime.preload_dlls()  # the loader does not look where pip put them
         try:
             session = onnxruntime.InferenceSession(str(path), self._options(), providers=chosen)
         except Exception as error:
             raise ModelUnusableError(f"ONNX Runtime refuses it: {type(error).__name__}") from error
+        used = session.get_providers()
+        if CUDA in chosen and CUDA not in used:
+            self._without_gpu()
         fed = _only_input(session, inputs)
         answer = [_float_output(session)]
-        run = _runner(session, chosen)
+        run = _runner(session, used)
 
         def score(matrix: Matrix) -> Matrix:
             return columns(run(answer, {fed: matrix}, None)[0], outputs)
 
-        alone = chosen == [CPU] and self._config.threads == 1
+        alone = used == [CPU] and self._config.threads == 1
         if alone and self._config.trees == "auto":
             return _compiled(path, (fed, answer[0]), (inputs, outputs), score) or score
         return score
+
+    def _without_gpu(self) -> None:
+        # ONNX Runtime itself only says so on its standard error, and goes on with the CPU.
+        why = "ONNX Runtime can't use the GPU: the driver, CUDA or cuDNN is missing"
+        if self._config.device == "cuda":
+            raise ModelUnusableError(f"a GPU is asked for, and {why}; its log names it")
+        _log.warning("%s; the CPU scores", why)
 
     def _options(self) -> Any:
         import onnxruntime
