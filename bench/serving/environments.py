@@ -25,9 +25,10 @@ def ensure(folder: Path, requirements: Sequence[str]) -> Path:
     python = folder / "bin" / "python"
     stamp = folder / _STAMP
     pinned = CONSTRAINTS / f"{folder.name}.txt"
-    content = "\n".join(requirements) + pinned.read_text()
+    # An environment knows its own path: a copy elsewhere is none.
+    content = "\n".join((str(folder.absolute()), *requirements, pinned.read_text()))
     digest = hashlib.sha256(content.encode()).hexdigest()
-    if not (stamp.exists() and stamp.read_text() == digest):
+    if not (python.exists() and stamp.exists() and stamp.read_text() == digest):
         uv = Path(sys.executable).with_name("uv")
         _run(str(uv), "venv", "--quiet", "--clear", "--python", sys.executable, str(folder))
         pins = ("-c", str(pinned))
