@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel
 
+from serving_svc.runtimes import trees
 from serving_svc.runtimes.base import (
     Matrix,
     ModelUnusableError,
@@ -20,9 +21,6 @@ from serving_svc.runtimes.base import (
 )
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-#: Trees from which on compiling pays: it costs 50 MB of memory and most of a second of each load,
-#: and fewer trees cost microseconds either way.
-WORTHWHILE = 20
 _log = logging.getLogger(__name__)
 
 
@@ -78,7 +76,7 @@ class OnnxRuntime:
 
         alone = used == [CPU] and self._config.threads == 1
         if alone and self._config.trees == "auto":
-            return _compiled(path, (fed, answer[0]), (inputs, outputs), score) or score
+            return trees.compiled(path, (fed, answer[0]), (inputs, outputs), score) or score
         return score
 
     def _without_gpu(self) -> None:
@@ -126,32 +124,6 @@ def _runner(session: Any, chosen: Sequence[str]) -> Any:
     and falls back to other providers, of which the CPU has none.
     """
     return (getattr(session, "_sess", session) if list(chosen) == [CPU] else session).run
-
-
-def _compiled(
-    path: Path, names: tuple[str, str], shape: tuple[int, int], score: Scorer
-) -> Scorer | None:
-    """What scores a model that is a forest, and nothing else, as ONNX Runtime does; else nothing.
-
-    Args:
-        names: Those of the model's input and of its answer.
-        shape: Columns of the input and of the answer.
-        score: The model by ONNX Runtime.
-    """
-    from serving_svc.runtimes import trees
-
-    try:
-        forest = trees.read_forest(path, names, shape[0])
-    except trees.ForestError as error:
-        _log.info("the model is no forest to compile", extra={"reason": str(error)})
-        return None
-    if len(forest.steps) < WORTHWHILE:
-        return None
-    walk = trees.walker(forest, shape[1])
-    if not trees.agree(forest, walk, score):
-        _log.warning("a compiled forest answers otherwise than ONNX Runtime, which stays")
-        return None
-    return walk
 
 
 def _only_input(session: Any, inputs: int) -> str:

@@ -13,8 +13,7 @@ from service_kit.sandbox import Limits, SandboxError, run_apart
 from serving_svc.runtimes.base import ModelUnusableError, warmed
 from serving_svc.runtimes.catalog import make_runtime
 
-#: Bytes of a file are for compiled code that is kept.
-LIMITS = Limits(seconds=60.0, file_bytes=16 << 20)
+LIMITS = Limits(seconds=60.0, file_bytes=0)
 
 
 def try_out(runtime: str, path: Path, inputs: int, outputs: int, config: Mapping[str, Any]) -> None:

@@ -24,6 +24,8 @@ NO_FORK = np.iinfo(np.int32).max
 _SIGN = np.int32(NO_FORK)
 #: Share of a tree's leaves that are reached without looking whether one is reached.
 _MOST = 0.9
+#: Values that are kept for each that is given: leaves keep those of all outputs in between.
+_MOST_BLANKS = 16
 
 
 class ForestError(Exception):
@@ -251,6 +253,8 @@ def _values(nodes: Nodes, leaves: Leaves, outputs: int) -> _Values:
     first = np.where(widths, first, 0)
     own = np.flatnonzero(nodes.left < 0)
     sizes = widths[nodes.tree[own]]
+    if sizes.sum() > _MOST_BLANKS * len(leaves.value):
+        raise ForestError("the leaves speak of outputs that lie far apart")
     slots = np.zeros(len(nodes.tree), np.int64)
     slots[own] = sizes.cumsum() - sizes
     values = np.zeros(max(1, int(sizes.sum())), np.float32)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +61,10 @@ def _maker(graph: Any, answer: str) -> Any:
 def _is_one(tensor: Any) -> bool:
     from onnx.numpy_helper import to_array
 
+    if prod(tensor.dims) != 1:
+        return False
     values = to_array(tensor)
-    return values.size == 1 and bool((values == 1).all())
+    return bool((values == 1).all())
 
 
 class _Attributes:

@@ -15,13 +15,19 @@ import numpy as np
 import numpy.typing as npt
 
 from serving_svc.runtimes.base import Matrix, Scorer
-from serving_svc.runtimes.trees.forest import CHILD_BITS, COLUMN_BITS, NO_FORK, Forest
+from serving_svc.runtimes.trees import forest as layout
+from serving_svc.runtimes.trees.forest import Forest, ForestError
 
 #: Rows that go through a tree side by side: as many as hide how long each step takes, and no more
 #: than the registers hold.
 LANES = 8
 #: Rows behind the last eight that go alone; more go as eight of which some do not count.
 _FEW = 2
+#: The layout's numbers once more: code that was compiled with others is dropped only when this very
+#: file has changed.
+CHILD_BITS, COLUMN_BITS, NO_FORK = 20, 12, 0x7FFFFFFF
+if (CHILD_BITS, COLUMN_BITS, NO_FORK) != (layout.CHILD_BITS, layout.COLUMN_BITS, layout.NO_FORK):
+    raise ImportError("the layout of forests has changed: change it here as well")
 _CHILD, _COLUMN = (1 << CHILD_BITS) - 1, (1 << COLUMN_BITS) - 1
 _THRESHOLD = CHILD_BITS + COLUMN_BITS
 _INFINITY = 0x7F800000
@@ -172,20 +178,31 @@ def walker(forest: Forest, outputs: int) -> Scorer:
     """A scorer of a forest; the first call compiles, or loads what was compiled before.
 
     Args:
-        outputs: Columns of the answer: one more than the forest's own only when that is the score
-            of the second of two classes.
+        outputs: Columns of the answer: those of the forest, one less (of two classes, the second),
+            or one more (of two classes, of which the forest has the second's score).
+
+    Raises:
+        ForestError: For another number of outputs.
     """
+    own = len(forest.base)
+    if not (outputs == own or {outputs, own} == {1, 2}):
+        raise ForestError(f"the trees have {own} outputs, the signature {outputs}")
     trees = forest.nodes, forest.starts, forest.steps
     slots, values, places = forest.slots, forest.values, (forest.first, forest.widths)
     scale, base, after = np.float32(forest.scale), forest.base, _AFTER[forest.after]
 
     def score(matrix: Matrix) -> Matrix:
+        # Compiled code looks where it is told to, within the matrix or not.
+        if matrix.ndim != 2 or matrix.shape[1] != forest.inputs or matrix.dtype != np.float32:
+            raise ValueError(f"{matrix.dtype} {matrix.shape} for {forest.inputs} inputs of float32")
         bits = np.ascontiguousarray(matrix).view(np.int32)
         bits.flags.writeable = False  # for both kinds of arrays, there would be code for both
         keys = _keys(bits, forest.doubled)
-        scores: Matrix = np.zeros((len(matrix), len(base)), np.float32)
+        scores: Matrix = np.zeros((len(matrix), own), np.float32)
         _walk(keys, *trees, slots, values, *places, scores)
         _finish(scores, scale, base, after)
-        return scores if len(base) == outputs else np.hstack((1 - scores, scores))
+        if outputs == own:
+            return scores
+        return scores[:, 1:] if outputs < own else np.hstack((1 - scores, scores))
 
     return score

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from serving_svc.runtimes import trees
+from serving_svc.runtimes.trees.forest import ForestError
+from serving_svc.runtimes.trees.onnx_graph import read_forest
+from serving_svc.runtimes.trees.walk import walker
 from tests.serving_svc.runtimes import forests
 from tests.serving_svc.runtimes.forests import ANSWER, INPUT, Fork, Leaf
 
@@ -18,8 +20,8 @@ ROWS = np.array([[0, 0], [1, 1], [1, 3]], np.float32)
 
 def scores(folder: Path, content: bytes, outputs: int = 1) -> list[list[float]]:
     path = forests.written(folder, content)
-    forest = trees.read_forest(path, (INPUT, ANSWER), 2)
-    found: list[list[float]] = trees.walker(forest, outputs)(ROWS).tolist()
+    forest = read_forest(path, (INPUT, ANSWER), 2)
+    found: list[list[float]] = walker(forest, outputs)(ROWS).tolist()
     return found
 
 
@@ -90,7 +92,7 @@ def changed(**more: Any) -> bytes:
     ],
 )
 def test_a_file_that_is_no_such_forest_is_refused(content: bytes, why: str, tmp_path: Path) -> None:
-    with pytest.raises(trees.ForestError, match=why):
+    with pytest.raises(ForestError, match=why):
         scores(tmp_path, content)
 
 
@@ -103,19 +105,27 @@ def test_what_is_made_of_the_sums_elsewhere_is_refused(tmp_path: Path) -> None:
         helper.make_node("Mul", ["sums", "sums"], [ANSWER]),
     ):
         content = forests.model("TreeEnsembleRegressor", ["sums"], 2, given, behind)
-        with pytest.raises(trees.ForestError, match=f"operator {behind.op_type}"):
+        with pytest.raises(ForestError, match=f"operator {behind.op_type}"):
             scores(tmp_path, content)
 
 
 def test_trees_of_what_was_computed_before_are_refused(tmp_path: Path) -> None:
     path = forests.written(tmp_path, changed())
-    with pytest.raises(trees.ForestError, match="something else than the input"):
-        trees.read_forest(path, ("other", ANSWER), 2)
-    with pytest.raises(trees.ForestError, match="the answer is the input"):
-        trees.read_forest(path, (INPUT, INPUT), 2)
+    with pytest.raises(ForestError, match="something else than the input"):
+        read_forest(path, ("other", ANSWER), 2)
+    with pytest.raises(ForestError, match="the answer is the input"):
+        read_forest(path, (INPUT, INPUT), 2)
+
+
+def test_outputs_that_lie_far_apart_are_refused(tmp_path: Path) -> None:
+    """A small file would take much memory."""
+    tree = Fork(0, 0.5, Leaf({0: 1.0}), Leaf({5_000: 2.0}))
+    path = forests.written(tmp_path, forests.regressor([tree], 2, 5_001))
+    with pytest.raises(ForestError, match="far apart"):
+        read_forest(path, (INPUT, ANSWER), 2)
 
 
 def test_too_wide_inputs_are_refused(tmp_path: Path) -> None:
     path = forests.written(tmp_path, forests.regressor([TREE], 3_000))
-    with pytest.raises(trees.ForestError, match="too large"):
-        trees.read_forest(path, (INPUT, ANSWER), 3_000)
+    with pytest.raises(ForestError, match="too large"):
+        read_forest(path, (INPUT, ANSWER), 3_000)

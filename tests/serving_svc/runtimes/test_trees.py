@@ -14,10 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving_svc.runtimes import Scorer, make_runtime, onnx_session, trees
-from serving_svc.runtimes.trees.agreement import hard_rows
-from serving_svc.runtimes.trees.forest import keys_of
-from serving_svc.runtimes.trees.walk import LANES
+from serving_svc.runtimes import Scorer, make_runtime, trees
+from serving_svc.runtimes.trees import agreement, onnx_graph, walk
+from serving_svc.runtimes.trees.agreement import agree, hard_rows
+from serving_svc.runtimes.trees.forest import ForestError, keys_of
+from serving_svc.runtimes.trees.onnx_graph import read_forest
+from serving_svc.runtimes.trees.walk import LANES, walker
 from tests.serving_svc.models import onnx_linear
 from tests.serving_svc.runtimes import forests
 from tests.serving_svc.runtimes.forests import ANSWER, INPUT, Fork, Leaf, Matrix
@@ -103,7 +105,7 @@ GROWN = {
 
 @pytest.fixture(autouse=True)
 def all_worthwhile(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onnx_session, "WORTHWHILE", 1)
+    monkeypatch.setattr(trees, "WORTHWHILE", 1)
 
 
 def loaded(path: Path, outputs: int, **config: Any) -> Scorer:
@@ -119,12 +121,11 @@ def test_a_compiled_forest_answers_as_the_library_that_grew_it(
     general = loaded(path, outputs, trees="onnxruntime")
     compared: list[bool] = []
 
-    def agree(*given: Any) -> bool:
-        compared.append(trees_agree(*given))
+    def noted(*given: Any) -> bool:
+        compared.append(agree(*given))
         return compared[-1]
 
-    trees_agree = trees.agree
-    monkeypatch.setattr(trees, "agree", agree)
+    monkeypatch.setattr(agreement, "agree", noted)
     score = loaded(path, outputs)
     assert compared == [True]
     rows, _ = data(missing="missing" in name)
@@ -173,7 +174,7 @@ def test_any_forest_answers_as_it_reads(
     path = tmp_path_factory.mktemp("forest") / "forest.onnx"
     path.write_bytes(forests.regressor(trees_given, 3, OUTPUTS))
     matrix = np.array(rows, np.float32)
-    found = trees.walker(trees.read_forest(path, NAMES, 3), OUTPUTS)(matrix)
+    found = walker(read_forest(path, NAMES, 3), OUTPUTS)(matrix)
     expected = forests.sums(trees_given, matrix, OUTPUTS)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
@@ -195,14 +196,14 @@ def test_a_skewed_tree_is_walked_to_its_end(tmp_path: Path) -> None:
         node = Fork(0, float(level), Leaf({0: float(level)}), node)
     path = forests.written(tmp_path, forests.regressor([node], 1))
     matrix = np.array([[-1.0], [0.0], [150.5], [299.0], [299.5], [1e9], [7.0], [8.0]], np.float32)
-    found = trees.walker(trees.read_forest(path, NAMES, 1), 1)(matrix)
+    found = walker(read_forest(path, NAMES, 1), 1)(matrix)
     assert found[:, 0].tolist() == [0.0, 0.0, 151.0, 299.0, 300.0, 300.0, 7.0, 8.0]
 
 
 def test_inputs_may_lie_in_memory_as_they_like(tmp_path: Path) -> None:
     tree = Fork(0, 0.5, Leaf({0: 1.0}), Fork(1, 2.0, Leaf({0: 2.0}), Leaf({0: 3.0})))
     path = forests.written(tmp_path, forests.regressor([tree], 2))
-    score = trees.walker(trees.read_forest(path, NAMES, 2), 1)
+    score = walker(read_forest(path, NAMES, 2), 1)
     matrix = np.array([[0, 0], [1, 1], [1, 3]], np.float32)
     assert score(np.asfortranarray(matrix))[:, 0].tolist() == [1.0, 2.0, 3.0]
     assert score(np.frombuffer(matrix.tobytes(), "<f4").reshape(3, 2))[:, 0].tolist() == [1, 2, 3]
@@ -215,8 +216,7 @@ class Loading:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.made = 0
-        walker = trees.walker
-        monkeypatch.setattr(trees, "walker", lambda *given: (self.count(), walker(*given))[1])
+        monkeypatch.setattr(walk, "walker", lambda *given: (self.count(), walker(*given))[1])
 
     def count(self) -> None:
         self.made += 1
@@ -245,7 +245,7 @@ def test_few_trees_are_left_to_onnx_runtime(
 ) -> None:
     content, own, outputs = lightgbm("binary")  # 12 trees
     path = forests.written(tmp_path, content)
-    monkeypatch.setattr(onnx_session, "WORTHWHILE", 13)
+    monkeypatch.setattr(trees, "WORTHWHILE", 13)
     rows, _ = data()
     np.testing.assert_allclose(loaded(path, outputs)(rows)[:, 0], own(rows), atol=1e-5)
     assert not loading.made
@@ -265,8 +265,8 @@ def test_a_forest_that_answers_otherwise_is_not_taken(
     path = forests.written(tmp_path, content)
     tree = Fork(0, 0.5, Leaf({0: 0.0}), Leaf({0: 1.0}))
     other = forests.written(tmp_path / "other", forests.regressor([tree], WIDTH))
-    forest = trees.read_forest(other, NAMES, WIDTH)
-    monkeypatch.setattr(trees, "read_forest", lambda *_: forest)
+    forest = read_forest(other, NAMES, WIDTH)
+    monkeypatch.setattr(onnx_graph, "read_forest", lambda *_: forest)
     rows, _ = data()
     np.testing.assert_allclose(loaded(path, outputs)(rows)[:, 0], own(rows), atol=1e-5)
     assert "ONNX Runtime, which stays" in caplog.text
@@ -286,43 +286,91 @@ def test_a_disagreement_is_found(change: Callable[[Fork], Fork], tmp_path: Path)
     scorers = []
     for each in (tree, change(tree)):
         path = forests.written(tmp_path, forests.regressor([each], 3))
-        forest = trees.read_forest(path, NAMES, 3)
-        scorers.append(trees.walker(forest, 1))
-    assert trees.agree(forest, scorers[0], scorers[0])
-    assert not trees.agree(forest, *scorers)
+        forest = read_forest(path, NAMES, 3)
+        scorers.append(walker(forest, 1))
+    assert agree(forest, scorers[0], scorers[0])
+    assert not agree(forest, *scorers)
 
 
 def test_hard_rows_lie_on_thresholds_and_beside_them(tmp_path: Path) -> None:
     tree = Fork(1, 0.5, Leaf({0: 0.0}), Leaf({0: 1.0}), missing_left=True)
     path = forests.written(tmp_path, forests.regressor([tree], 3))
-    rows = hard_rows(trees.read_forest(path, NAMES, 3))
+    rows = hard_rows(read_forest(path, NAMES, 3))
     half = np.float32(0.5)
     for value in (half, np.nextafter(half, np.float32(1)), np.nextafter(half, np.float32(0))):
         assert (rows[:, 1] == value).sum() > 50
     assert 0 < np.isnan(rows).sum() < rows.size / 10
 
 
+@pytest.mark.parametrize("broken", ["nbi", "nbc"])
+def test_broken_code_that_was_kept_leaves_the_model_to_onnx_runtime(
+    broken: str, tmp_path: Path
+) -> None:
+    content, *_ = lightgbm("binary")
+    path = forests.written(tmp_path, content)
+    cache = tmp_path / "cache"
+    assert scored_apart(path, cache) == "0 compiled"
+    for file in cache.rglob(f"*.{broken}"):
+        file.write_bytes(b"")
+    assert scored_apart(path, cache) == "by ONNX Runtime"
+
+
+def test_a_walker_that_raises_leaves_the_model_to_onnx_runtime(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content, own, outputs = lightgbm("binary")
+    path = forests.written(tmp_path, content)
+    monkeypatch.setattr(walk, "walker", lambda *_: 1 / 0)
+    rows, _ = data()
+    np.testing.assert_allclose(loaded(path, outputs)(rows)[:, 0], own(rows), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "matrix", [np.zeros((2, 3), np.float32), np.zeros((2, 2)), np.zeros(2, np.float32)]
+)
+def test_only_its_own_inputs_are_looked_at(matrix: Any, tmp_path: Path) -> None:
+    tree = Fork(0, 0.5, Leaf({0: 1.0}), Leaf({0: 2.0}))
+    path = forests.written(tmp_path, forests.regressor([tree], 2))
+    score = walker(read_forest(path, NAMES, 2), 1)
+    with pytest.raises(ValueError, match="2 inputs of float32"):
+        score(matrix)
+    assert score(np.zeros((0, 2), np.float32)).shape == (0, 1)
+
+
+def test_of_two_scores_one_is_the_second(tmp_path: Path) -> None:
+    tree = Fork(0, 0.5, Leaf({0: 1.0, 1: 3.0}), Leaf({0: 2.0, 1: 4.0}))
+    path = forests.written(tmp_path, forests.regressor([tree], 1, 2))
+    forest = read_forest(path, NAMES, 1)
+    assert walker(forest, 1)(np.array([[0], [1]], np.float32)).tolist() == [[3.0], [4.0]]
+    with pytest.raises(ForestError, match="2 outputs, the signature 3"):
+        walker(forest, 3)
+
+
 def test_code_is_compiled_once_for_a_machine(tmp_path: Path) -> None:
     """What one process has compiled, the next one finds."""
     content, *_ = lightgbm("binary")
     path = forests.written(tmp_path, content)
+    told = [scored_apart(path, tmp_path / "cache") for _ in range(2)]
+    assert told == ["0 compiled", "1 compiled"]
+
+
+def scored_apart(path: Path, cache: Path) -> str:
+    """How another process scores a model: how much of the walk was found compiled, if it walks."""
     script = (
-        "import sys; from pathlib import Path; from serving_svc.runtimes import make_runtime\n"
-        "from serving_svc.runtimes import onnx_session; onnx_session.WORTHWHILE = 1\n"
-        "make_runtime('onnx', {}).load(Path(sys.argv[1]), 6, 1)\n"
+        "import sys, numpy as np; from pathlib import Path\n"
+        "from serving_svc.runtimes import make_runtime, trees; trees.WORTHWHILE = 1\n"
+        "score = make_runtime('onnx', {}).load(Path(sys.argv[1]), 6, 1)\n"
+        "assert score(np.zeros((3, 6), np.float32)).shape == (3, 1)\n"
         "from serving_svc.runtimes.trees import walk\n"
-        "print(sum(walk._walk.stats.cache_hits.values()))"
+        "hits = sum(walk._walk.stats.cache_hits.values())\n"
+        "print(f'{hits} compiled' if 'walk' in score.__module__ else 'by ONNX Runtime')"
     )
-    env = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
-    hits = [
-        subprocess.run(
-            [sys.executable, "-c", script, str(path)],
-            env=env,
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=120,
-        ).stdout.split()[-1]
-        for _ in range(2)
-    ]
-    assert hits == ["0", "1"]
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(path)],
+        env=os.environ | {"NUMBA_CACHE_DIR": str(cache)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    return done.stdout.splitlines()[-1]
