@@ -49,7 +49,7 @@ def build(settings: FeatureSettings, clock: Clock | None = None) -> Application:
     feast = LazyFeast(folder / "feast", project, settings.redis_url)
     histories = Histories(store)
     current = CurrentDefinitions(lambda known: _load(engine, known))
-    memory = RememberedReplies(settings.remembered_values, settings.remembered_s)
+    memory = RememberedReplies(settings.remembered_bytes, settings.remembered_s)
     api = FeatureApi(
         Ledger(engine, idempotency, SqlRecords),
         Catalog(),

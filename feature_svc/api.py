@@ -196,14 +196,15 @@ class FeatureApi(features_pb2_grpc.FeatureServiceServicer):
     def GetOnlineFeatures(
         self, request: pb.GetOnlineFeaturesRequest, context: Context
     ) -> pb.GetOnlineFeaturesResponse:
-        columns = self._online.read(
+        found = self._online.read(
             to.id_of(SERVICE, request.feature_service, "feature_service"),
             to.keys_from_message(request.entities),
             to.moment(request, "as_of"),
             request.as_of_us,
         )
         return pb.GetOnlineFeaturesResponse(
-            features=[to.column_to_message(each) for each in columns]
+            features=[to.column_to_message(each) for each in found.columns()],
+            remembered=found.remembered,
         )
 
     def CreateSnapshot(self, request: pb.CreateSnapshotRequest, context: Context) -> pb.Snapshot:

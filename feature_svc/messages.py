@@ -214,6 +214,7 @@ def rows_to_message(message_id: int, found: FeatureRows) -> dataplane_pb2.ReadFe
         layout=_layout(found.layout),
         numbers=found.numbers.astype("<f8", copy=False).tobytes(),
         times=found.times.astype("<i8", copy=False).tobytes(),
+        remembered=found.remembered,
     )
     if found.integers.size:
         made.integers = found.integers.astype("<i8", copy=False).tobytes()

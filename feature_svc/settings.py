@@ -12,8 +12,8 @@ class FeatureSettings(ServiceSettings):
 
     frames_listen: str = ""
     """Where gateways read features in frames, `host:port`; nowhere when empty: they call then."""
-    remembered_values: int = Field(default=500_000, ge=0)
-    """Values that are remembered of what was read, of all entities together, for when the online
-    store does not answer: 100 bytes each, more for long texts. None when 0."""
+    remembered_bytes: int = Field(default=64 << 20, ge=0)
+    """Memory for what was read, to stand in for the online store when it does not answer; none
+    when 0."""
     remembered_s: float = Field(default=3_600.0, ge=0)
-    """Seconds since they were read for which they are given then."""
+    """Seconds since it was read for which it may do so."""

@@ -17,7 +17,7 @@ from feature_svc.domain import (
     conform,
     latest_rows,
 )
-from feature_svc.domain.online.found import FeatureColumn
+from feature_svc.domain.online.found import FeatureRows
 from feature_svc.domain.online.plan import Keys
 from feature_svc.domain.online.rows import encode_rows
 from feature_svc.service.catalog import CurrentDefinitions, find_view
@@ -47,11 +47,12 @@ class OnlineFeatures:
         self._store = store
         self._histories = histories
         self._loader = loader
+        self._memory = memory
 
     def read(
         self, service: str, keys: Keys, as_of: datetime | None, as_of_us: Sequence[int]
-    ) -> list[FeatureColumn]:
-        """Features of entities, one column a feature in the order of the service.
+    ) -> FeatureRows:
+        """Features of entities.
 
         Args:
             service: Id of a feature service.
@@ -66,7 +67,7 @@ class OnlineFeatures:
         moments = as_of_us
         if as_of and not as_of_us:
             moments = [micros(as_of)] * len(next(iter(keys.values()), ()))
-        return self._reads.read(Wanted(service, keys, moments)).columns()
+        return self._reads.read(Wanted(service, keys, moments))
 
     def checked(self, definitions: Definitions, view: FeatureView, table: Any) -> Any:
         """A pushed table as the source of the view has it; other columns may be missing."""
@@ -89,8 +90,14 @@ class OnlineFeatures:
         Returns:
             Number of rows written.
         """
-        rows = self._newest(definitions, view, table)
-        return self._store.write(view.id, encode_rows(definitions, view, rows, self._store.project))
+        table = self._newest(definitions, view, table)
+        rows = encode_rows(definitions, view, table, self._store.project)
+        # Before and after: a read in between may bring back what is about to be replaced.
+        self._memory.forget(row.key for row in rows)
+        try:
+            return self._store.write(view.id, rows)
+        finally:
+            self._memory.forget(row.key for row in rows)
 
     def load(
         self,
@@ -132,7 +139,12 @@ class OnlineFeatures:
         fields = [each for each in source.fields if each.name in needed]
         history = self._histories.rows(records, source, fields, start, end)
         rows = self._newest(definitions, view, history)
-        return self._loader.load(definitions, view.id, rows, start, end) if rows.num_rows else 0
+        if not rows.num_rows:
+            return 0
+        try:
+            return self._loader.load(definitions, view.id, rows, start, end)
+        finally:
+            self._memory.forget_all()
 
     def _newest(self, definitions: Definitions, view: FeatureView, table: Any) -> Any:
         source: DataSource = definitions.data_sources[view.data_source]

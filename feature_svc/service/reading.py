@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, ParamSpec, Protocol, TypeVar
@@ -17,6 +18,9 @@ from service_kit.errors import DomainError, Internal, InvalidArgument, Unavailab
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MOST_PLANS = 1_000
+#: Seconds after the store has failed for which it is asked only for what memory lacks: a store that
+#: hangs costs each read its time limit.
+REST_S = 0.5
 _MICROSECOND = timedelta(microseconds=1)
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -55,6 +59,13 @@ class _Ready(NamedTuple):
         return self.plan.answer(self.asked, replies, self.moments)
 
 
+class _Fetched(NamedTuple):
+    """Replies, and why they come from memory, or why there are none."""
+
+    replies: Sequence[Reply] | None
+    away: Unavailable | None
+
+
 class OnlineReads:
     """Reads features.
 
@@ -65,7 +76,7 @@ class OnlineReads:
     Args:
         current: The definitions in force.
         source: The online store.
-        memory: What it said last, given when it does not answer.
+        memory: What it said last, given, and marked, when it does not answer.
     """
 
     def __init__(
@@ -79,6 +90,8 @@ class OnlineReads:
         self._current = current
         self._source = source
         self._memory = memory
+        self._away: Unavailable | None = None
+        self._rests_until = 0.0
         self._plans: dict[tuple[int, str], ReadPlan] = {}
 
     def read(self, wanted: Wanted) -> FeatureRows:
@@ -88,45 +101,41 @@ class OnlineReads:
             NotFound: There is no such feature service.
             InvalidArgument: `UNEVEN_COLUMNS`, or a key column is missing, unknown or of another
                 type.
-            Unavailable: The online store does not answer, and did not speak of all of them lately.
+            Unavailable: The online store does not answer, and memory does not stand in for it.
         """
         ready = self._prepared(wanted)
-        try:
-            return ready.answer(self._ask(ready.asked.commands))
-        except Unavailable as error:
-            return self._remembered(ready, error)
+        (fetched,) = self._fetched([ready.asked.commands])
+        return _answered(ready, fetched)
 
     def read_all(self, wanted: Sequence[Wanted]) -> list[FeatureRows | DomainError]:
         """What each reader wants, or why it gets nothing, in one trip to the store."""
         found = [_tried(self._prepared, each) for each in wanted]
-        ready = [each for each in found if isinstance(each, _Ready)]
+        ready = [each.asked.commands for each in found if isinstance(each, _Ready)]
+        fetched = iter(self._fetched(ready))
+        return [
+            _tried(_answered, each, next(fetched)) if isinstance(each, _Ready) else each
+            for each in found
+        ]
+
+    def _fetched(self, asked: Sequence[Sequence[Command]]) -> list[_Fetched]:
+        """The replies to each, in one trip to the store; from memory when it does not answer."""
+        now = time.monotonic()
+        if now < self._rests_until:
+            known = [self._memory.recall(each) for each in asked]
+            if None not in known:
+                return [_Fetched(each, self._away) for each in known]
         try:
-            replies = self._ask([each for one in ready for each in one.asked.commands])
-        except DomainError as error:
-            return [
-                _tried(self._remembered, each, error) if isinstance(each, _Ready) else each
-                for each in found
-            ]
-        answers: list[FeatureRows | DomainError] = []
-        at = 0
-        for each in found:
-            if isinstance(each, DomainError):
-                answers.append(each)
-                continue
-            start, at = at, at + len(each.asked.commands)
-            answers.append(_tried(_Ready.answer, each, replies[start:at]))
-        return answers
-
-    def _ask(self, commands: Sequence[Command]) -> list[Reply]:
-        replies = self._source.read(commands)
-        self._memory.note(commands, replies)
-        return replies
-
-    def _remembered(self, ready: _Ready, error: DomainError) -> FeatureRows:
-        replies = self._memory.recall(ready.asked.commands)
-        if replies is None:
-            raise error
-        return ready.answer(replies)
+            replies = self._source.read([each for one in asked for each in one])
+        except Unavailable as error:
+            self._away, self._rests_until = error, now + REST_S
+            return [_Fetched(self._memory.recall(each), error) for each in asked]
+        self._rests_until = 0.0
+        fetched, at = [], 0
+        for one in asked:
+            start, at = at, at + len(one)
+            self._memory.note(one, replies[start:at])
+            fetched.append(_Fetched(replies[start:at], None))
+        return fetched
 
     def _prepared(self, wanted: Wanted) -> _Ready:
         plan = self._plan(wanted.service)
@@ -150,6 +159,14 @@ class OnlineReads:
                 self._plans = {}
             self._plans[generation, service] = plan
         return plan
+
+
+def _answered(ready: _Ready, fetched: _Fetched) -> FeatureRows:
+    if fetched.replies is None:
+        raise fetched.away or Internal("INTERNAL", "internal error")
+    found = ready.answer(fetched.replies)
+    found.remembered = fetched.away is not None
+    return found
 
 
 def _tried(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | DomainError:

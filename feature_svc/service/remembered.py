@@ -1,22 +1,24 @@
-"""What the online store said last, for when it does not answer.
-
-While it is away nobody can write to it either, so what was read shortly before is, but for what
-was written in between, what it holds.
-"""
+"""What the online store said last, for when it does not answer."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from feature_svc.domain.online.cells import Reply
 from feature_svc.domain.online.plan import Command
 from service_kit import metrics
 
+#: Bytes of the objects around a reply, and around each of its cells.
+_REPLY, _CELL = 400, 40
 _given = metrics.counter(
-    "features_remembered_total", "Entities answered from memory while the store was away."
+    "features_remembered_total",
+    "Rows of the store, an entity's keys each, answered from memory while the store was away.",
 )
+
+_Rows = dict[bytes, dict[tuple[bytes, ...], Reply]]
+"""Replies by key and fields."""
 
 
 class RememberedReplies:
@@ -24,52 +26,87 @@ class RememberedReplies:
 
     What is read goes into a young generation. When that holds half of what may be kept, or is half
     as old as anything may be, it becomes the old one, and what was the old one is forgotten: a read
-    costs one entry in a dictionary, and no list of who was read when.
+    costs one entry in a dictionary, and no list of who was read when. That the store did not know
+    an entity is remembered like all else.
 
     Args:
-        most_values: Values that are kept, of all entities together; none when 0.
-        most_age_s: Seconds since a read after which its values are given no longer.
+        most_bytes: Memory that is taken, roughly; none when 0.
+        most_age_s: Seconds since a read after which its values are given no longer; what was read
+            is given for half of that at least, while there is room.
         clock: Monotonic time.
     """
 
     def __init__(
-        self, most_values: int, most_age_s: float, clock: Callable[[], float] = time.monotonic
+        self, most_bytes: int, most_age_s: float, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._most = most_values // 2
+        self._most = most_bytes // 2
         self._age = most_age_s
         self._clock = clock
         self._lock = threading.Lock()
-        self._young: dict[Command, Reply] = {}
-        self._old: dict[Command, Reply] = {}
-        self._values = 0
+        self._young: _Rows = {}
+        self._old: _Rows = {}
+        self._bytes = 0
         self._young_since = self._old_since = clock()
 
     def note(self, commands: Sequence[Command], replies: Sequence[Reply]) -> None:
         """Remember what the store has said."""
         if not self._most:
             return
-        values = sum(map(len, replies))
         with self._lock:
-            self._turn(values)
-            self._young.update(zip(commands, replies, strict=True))
-            self._values += values
+            self._turn()
+            for command, reply in zip(commands, replies, strict=True):
+                known = self._young.get(command.key)
+                if known is not None and command.fields in known:
+                    known[command.fields] = reply
+                else:
+                    self._add(command, reply)
 
     def recall(self, commands: Sequence[Command]) -> list[Reply] | None:
         """What the store would say, unless one of the commands is not remembered."""
         with self._lock:
-            self._turn(0)
-            young, old = self._young, self._old
-            found = [young.get(each) or old.get(each) for each in commands]
+            self._turn()
+            found = [self._find(each) for each in commands]
         replies = [each for each in found if each is not None]
         if len(replies) < len(commands):
             return None
         _given.inc(len(replies))
         return replies
 
-    def _turn(self, values: int) -> None:
+    def forget(self, keys: Iterable[bytes]) -> None:
+        """No longer remember some keys: other values are being written to them."""
+        with self._lock:
+            for key in keys:
+                self._young.pop(key, None)
+                self._old.pop(key, None)
+
+    def forget_all(self) -> None:
+        """No longer remember anything."""
+        with self._lock:
+            self._young, self._old, self._bytes = {}, {}, 0
+
+    def _find(self, command: Command) -> Reply | None:
+        for generation in (self._young, self._old):
+            reply = generation.get(command.key, {}).get(command.fields)
+            if reply is not None:
+                return reply
+        return None
+
+    def _add(self, command: Command, reply: Reply) -> None:
+        size = _REPLY + len(command.key) + sum(_CELL + len(cell or b"") for cell in reply)
+        if size > self._most:
+            return
+        if self._bytes + size > self._most:
+            self._begin(self._clock())
+        self._young.setdefault(command.key, {})[command.fields] = reply
+        self._bytes += size
+
+    def _turn(self) -> None:
         now = self._clock()
-        if now - self._young_since >= self._age / 2 or self._values + values > self._most:
-            self._old, self._old_since = self._young, self._young_since
-            self._young, self._values, self._young_since = {}, 0, now
+        if now - self._young_since >= self._age / 2:
+            self._begin(now)
         if now - self._old_since >= self._age:
             self._old = {}
+
+    def _begin(self, now: float) -> None:
+        self._old, self._old_since = self._young, self._young_since
+        self._young, self._bytes, self._young_since = {}, 0, now

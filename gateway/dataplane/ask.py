@@ -19,6 +19,8 @@ T = TypeVar("T")
 
 #: Rows of one request.
 MOST_ROWS = 1024
+#: The fallback of a model's answer to features that were read before.
+REMEMBERED = "remembered_features"
 
 
 @dataclass(slots=True)
@@ -65,6 +67,7 @@ class Prepared:
         values: The numbers in them, row-major, as the caller gave them.
         times_us: When looked-up values became known, by field.
         features: All that the store gave.
+        remembered: Whether that was read before, as the store does not answer now.
     """
 
     columns: Columns
@@ -74,6 +77,12 @@ class Prepared:
     features: FeatureColumns | None = None
     instances: Sequence[Mapping[str, Any]] = ()
     values: Sequence[float] = ()
+    remembered: bool = False
+
+    @property
+    def fallback(self) -> str:
+        """What stands in for inputs of now."""
+        return REMEMBERED if self.remembered else ""
 
 
 @dataclass(slots=True)

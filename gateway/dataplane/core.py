@@ -196,8 +196,9 @@ class DataPlane:
         try:
             prepared = await self._preparer.prepare(variant, ask, rows, times, first)
             known = await self._known(route, variant, prepared, len(rows), first)
+            features, took = prepared.fallback, known.took_us
             return Scored(
-                *(rows, variant, variant, "", known.outputs, prepared, known.took_us),
+                *(rows, variant, variant, features, known.outputs, prepared, took),
                 cached=known.cached,
             )
         except _FAILURES as error:

@@ -227,7 +227,9 @@ class DirectPath:
             outputs, took, cached = part.look.complete(outputs, took)
         pending.scored.append(
             Scored(
-                *(part.places, variant, variant, "", outputs, part.prepared, took), cached=cached
+                *(part.places, variant, variant, part.prepared.fallback, outputs),
+                *(part.prepared, took),
+                cached=cached,
             )
         )
         pending.left -= 1

@@ -37,17 +37,20 @@ class FeatureColumn:
         statuses: A `ValueStatus` a row; empty when all are present.
         times: When each value became known (microseconds); empty when unknown.
         text: Whether the values are texts.
+        remembered: Whether they were read before, as the store does not answer now.
     """
 
     values: list[Any]
     statuses: bytes = b""
     times: list[int] = field(default_factory=list)
     text: bool = False
+    remembered: bool = False
 
     def part(self, start: int, end: int) -> FeatureColumn:
         """Some of the rows."""
+        rows = slice(start, end)
         return FeatureColumn(
-            self.values[start:end], self.statuses[start:end], self.times[start:end], self.text
+            *(self.values[rows], self.statuses[rows], self.times[rows], self.text, self.remembered)
         )
 
 
@@ -114,7 +117,8 @@ def _columns(response: features_pb2.GetOnlineFeaturesResponse, rows: int) -> Fea
             raise ValueError("a column of another length")
         text = kind == "strings"
         values, statuses = _known(values, statuses, text=text)
-        columns[column.name] = FeatureColumn(values, statuses, list(column.event_times_us), text)
+        times = list(column.event_times_us)
+        columns[column.name] = FeatureColumn(values, statuses, times, text, response.remembered)
     return columns
 
 
@@ -174,6 +178,7 @@ class _Block:
         self._texts: Sequence[str] = response.texts
         self._times = _unpacked("q", response.times, rows * layout.views)
         self._statuses = response.statuses
+        self._remembered = response.remembered
         if len(self._texts) != rows * layout.texts or len(self._statuses) not in (
             *(0, rows * len(layout.places)),
         ):
@@ -199,6 +204,7 @@ class _Block:
             source, step = values[kind]
             column = FeatureColumn(list(source[start * step + at : end * step : step]))
             column.times = times[view]
+            column.remembered = self._remembered
             if kind == _TEXT:
                 column.text = True
                 column.values = [value or None for value in column.values]

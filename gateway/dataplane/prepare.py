@@ -64,6 +64,7 @@ class Preparer:
             InvalidArgument: The caller gave something wrong; all of it is named.
             NotFound: `ENTITY_NOT_FOUND`.
             FailedPrecondition: `FEATURE_MISSING`.
+            Unavailable: The store does not answer.
         """
         prepared = given_inputs(variant, ask, rows)
         needs = needs_of(variant, ask, prepared, event_times_us)
@@ -74,6 +75,9 @@ class Preparer:
         else:
             features = await self._reader.read(*needs, deadline)
         gap = add_features(variant, prepared, features, len(rows))
+        if gap is not None and prepared.remembered:
+            # It may be there by now, or have been written anew: something else is to stand in.
+            raise Unavailable("ONLINE_STORE_UNAVAILABLE", "the online store does not answer")
         if gap is not None:
             raise await self._missing(variant, gap, features, ask, rows)
         return prepared
@@ -158,6 +162,7 @@ def add_features(
         column = features.get(field.name)
         if column is None:
             raise Unavailable("FEATURE_UNKNOWN", "the feature service lacks an input")
+        prepared.remembered |= column.remembered
         values = prepared.columns[field.name] = _typed(field, column)
         if column.times:
             prepared.times_us[field.name] = column.times

@@ -75,7 +75,7 @@ def port_on(url: str, project: str) -> Iterator[Port]:
 
     current = CurrentDefinitions(load)
     asked: list[int] = []
-    memory = RememberedReplies(1_000, 60)
+    memory = RememberedReplies(1 << 20, 60)
     held = store.held()
     made = FramePort(
         SETTINGS,
@@ -270,7 +270,7 @@ def _remembered() -> float:
 def _numbered(answer: Any, number: int) -> bytes:
     other = type(answer)()
     other.CopyFrom(answer)
-    other.id = number
+    other.id, other.remembered = number, True
     return bytes(other.SerializeToString())
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,11 +16,21 @@ from feature_svc.domain.online.cells import Reply
 from feature_svc.domain.online.found import Status
 from feature_svc.domain.online.plan import Command
 from feature_svc.domain.online.rows import encode_rows
-from feature_svc.service import CurrentDefinitions, OnlineReads, RememberedReplies, Wanted
+from feature_svc.service import (
+    CurrentDefinitions,
+    OnlineReads,
+    RememberedReplies,
+    Wanted,
+    reading,
+    remembered,
+)
 from service_kit.clock import SystemClock
 from service_kit.errors import DomainError, InvalidArgument, Unavailable
 from tests.feature_svc.examples import at, definitions, delays
 from tests.feature_svc.test_frame_port import micros
+
+#: Of one reply below, by names of four characters.
+SIZE = remembered._REPLY + 4 + 2 * remembered._CELL + 4
 
 
 class Time:
@@ -37,7 +49,7 @@ def replies(*names: str) -> list[Reply]:
 
 
 def test_what_was_read_is_recalled_all_or_nothing() -> None:
-    memory = RememberedReplies(100, 60)
+    memory = RememberedReplies(1 << 20, 60)
     memory.note(commands("x", "y"), replies("x", "y"))
     assert memory.recall(commands("y", "x", "y")) == replies("y", "x", "y")
     assert memory.recall(commands("x", "z")) is None
@@ -47,12 +59,12 @@ def test_what_was_read_is_recalled_all_or_nothing() -> None:
 
 
 def test_other_fields_of_the_same_entity_are_another_question() -> None:
-    memory = RememberedReplies(100, 60)
+    memory = RememberedReplies(1 << 20, 60)
     memory.note(commands("x"), replies("x"))
     assert memory.recall([Command(b"x", (b"a",))]) is None
 
 
-@pytest.mark.parametrize(("most", "age"), [(0, 60), (100, 0)])
+@pytest.mark.parametrize(("most", "age"), [(0, 60), (1 << 20, 0)])
 def test_it_can_be_turned_off(most: int, age: float) -> None:
     memory = RememberedReplies(most, age)
     memory.note(commands("x"), replies("x"))
@@ -63,7 +75,7 @@ def test_it_can_be_turned_off(most: int, age: float) -> None:
 def test_nothing_is_older_than_it_may_be(steps: list[float]) -> None:
     """And what was read within half of that is there."""
     clock = Time()
-    memory = RememberedReplies(1_000, 60, clock)
+    memory = RememberedReplies(1 << 20, 60, clock)
     read: dict[str, float] = {}
     for number, step in enumerate(steps):
         memory.note(commands(str(number)), replies(str(number)))
@@ -77,12 +89,56 @@ def test_nothing_is_older_than_it_may_be(steps: list[float]) -> None:
 
 @given(st.lists(st.integers(0, 50), max_size=200))
 def test_no_more_is_kept_than_may_be(names: list[int]) -> None:
-    memory = RememberedReplies(40, 60)  # 20 entities of two values
+    memory = RememberedReplies(20 * SIZE, 60)
     for name in names:
-        memory.note(commands(str(name)), replies(str(name)))
-    kept = {name for name in names if memory.recall(commands(str(name))) is not None}
+        memory.note(commands(f"{name:04}"), replies(f"{name:04}"))
+    kept = [name for name in set(names) if memory.recall(commands(f"{name:04}")) is not None]
     assert len(kept) <= 20
-    assert kept >= set(names[-10:])
+    assert {*kept} >= {*names[-10:]}
+
+
+def test_what_is_read_again_and_again_drives_nothing_out() -> None:
+    memory = RememberedReplies(20 * SIZE, 60)
+    memory.note(commands("0000"), replies("0000"))
+    for _ in range(10_000):
+        memory.note(commands("0001", "0002"), replies("0001", "0002"))
+    assert memory.recall(commands("0000")) == replies("0000")
+
+
+def test_that_an_entity_is_unknown_is_remembered_too() -> None:
+    memory = RememberedReplies(1 << 20, 60)
+    memory.note(commands("x"), [[None, None]])
+    assert memory.recall(commands("x")) == [[None, None]]
+
+
+def test_what_is_written_is_forgotten() -> None:
+    memory = RememberedReplies(1 << 20, 60)
+    memory.note(commands("x", "y"), replies("x", "y"))
+    memory.forget([b"x"])
+    assert memory.recall(commands("x")) is None
+    assert memory.recall(commands("y")) == replies("y")
+    memory.forget_all()
+    assert memory.recall(commands("y")) is None
+
+
+def test_threads_may_use_it_together() -> None:
+    memory = RememberedReplies(40 * SIZE, 60)
+    wrong: list[Any] = []
+
+    def work(own: int) -> None:
+        for number in range(2_000):
+            name = f"{(own + number) % 50:04}"
+            memory.note(commands(name), replies(name))
+            if memory.recall(commands(name)) not in (None, replies(name)):
+                wrong.append(name)
+            memory.forget([commands(name)[0].key] if number % 7 == 0 else [])
+
+    threads = [threading.Thread(target=work, args=(own * 11,)) for own in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
 
 
 class Store:
@@ -92,9 +148,11 @@ class Store:
 
     def __init__(self) -> None:
         self.away = False
+        self.asked = 0
         self.rows: dict[bytes, dict[bytes, bytes]] = {}
 
     def read(self, commands: Sequence[Command]) -> list[Reply]:
+        self.asked += 1
         if self.away:
             raise Unavailable("ONLINE_STORE_UNAVAILABLE", "away")
         found = [self.rows.get(each.key, {}) for each in commands]
@@ -125,7 +183,7 @@ def wanted(*carriers: str, hour: float = 2) -> Wanted:
 
 def reads(store: Store) -> OnlineReads:
     current = CurrentDefinitions(lambda known: (1, None if known == 1 else definitions()))
-    return OnlineReads(SystemClock(), current, store, RememberedReplies(1_000, 60))
+    return OnlineReads(SystemClock(), current, store, RememberedReplies(1 << 20, 60))
 
 
 def shown(found: Any) -> list[tuple[Any, ...]]:
@@ -139,15 +197,41 @@ def shown(found: Any) -> list[tuple[Any, ...]]:
 def test_a_store_that_is_away_is_answered_for() -> None:
     store = filled()
     reader = reads(store)
-    before = shown(reader.read(wanted("AA", "B")))
+    fresh = reader.read(wanted("AA", "B"))
+    assert not fresh.remembered
     store.away = True
-    assert shown(reader.read(wanted("AA", "B"))) == before
+    again = reader.read(wanted("AA", "B"))
+    assert shown(again) == shown(fresh)
+    assert again.remembered
     both = reader.read_all([wanted("B"), wanted("AA", "C"), wanted("AA")])
+    # Of the plane, nothing is known: it was so when the store was there.
     assert [isinstance(each, DomainError) for each in both] == [False, True, False]
     with pytest.raises(Unavailable, match="ONLINE_STORE_UNAVAILABLE"):
         reader.read(wanted("C"))
     with pytest.raises(InvalidArgument):
         reader.read(Wanted("late", {"carrier": ["AA"]}))
+
+
+def test_a_store_that_has_failed_is_asked_for_what_is_not_known_and_soon_for_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One that hangs costs each read its time limit."""
+    store = filled()
+    reader = reads(store)
+    reader.read(wanted("AA"))
+    store.away, store.asked = True, 0
+    for _ in range(5):
+        assert reader.read(wanted("AA")).remembered
+    assert store.asked == 1
+    store.away = False
+    assert not reader.read(wanted("B")).remembered
+    assert not reader.read(wanted("AA")).remembered
+    store.away = True
+    reader.read(wanted("AA"))
+    store.away = False
+    later = time.monotonic() + reading.REST_S
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    assert not reader.read(wanted("AA")).remembered
 
 
 def test_what_has_outlived_its_time_is_missing_from_memory_too() -> None:

@@ -214,6 +214,7 @@ def suite(module_suite: Suite) -> Suite:
     for noted in (module_suite.registry.asks, module_suite.features.asks, module_suite.events):
         noted.clear()
     module_suite.registry.stream_error = module_suite.features.away = False
+    module_suite.features.remembered = False
     module_suite.features.delay = 0.0
     return module_suite
 

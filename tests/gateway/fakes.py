@@ -144,6 +144,7 @@ class FakeFeatures(features_pb2_grpc.FeatureServiceServicer):
 
     Attributes:
         calls: How many of the reads came as calls.
+        remembered: Whether it says that its own store is away.
     """
 
     DELAYS = {"UA": 10.0, "AA": 20.0}
@@ -152,7 +153,7 @@ class FakeFeatures(features_pb2_grpc.FeatureServiceServicer):
     def __init__(self) -> None:
         self.asks: list[features_pb2.GetOnlineFeaturesRequest] = []
         self.calls = 0
-        self.away = False
+        self.away = self.remembered = False
         self.delay = 0.0
 
     def GetOnlineFeatures(self, request: Any, context: Any) -> Any:
@@ -168,7 +169,7 @@ class FakeFeatures(features_pb2_grpc.FeatureServiceServicer):
         if self.delay:
             time.sleep(self.delay)
         entities = {column.name: list(column.strings.values) for column in request.entities}
-        response = features_pb2.GetOnlineFeaturesResponse()
+        response = features_pb2.GetOnlineFeaturesResponse(remembered=self.remembered)
         _add(response, "mean_delay", entities["carrier"], self.DELAYS)
         _add(response, "wind", entities["origin"], self.WINDS)
         return response

@@ -60,7 +60,9 @@ def frame_server(settings: ServiceSettings, answer: Answer, address: str) -> Fra
     def take(visitor: Visitor, message: bytes) -> None:
         request = dataplane_pb2.ReadFeaturesRequest.FromString(message)
         try:
-            response = framed(request.id, list(answer(as_call(request)).features))
+            found = answer(as_call(request))
+            response = framed(request.id, list(found.features))
+            response.remembered = found.remembered
         except DomainError as error:
             response = Response(id=request.id, error=to_status(error))
         visitor.answer(response.SerializeToString())

@@ -141,5 +141,7 @@ def test_plain_inputs_are_what_all_others_would_become(row: list[Any], copies: i
         return
     assert not found
     values, matrix = plain
-    assert list(values) == [float(value) for each in instances for value in each.values()]
+    assert list(map(float, values)) == [
+        float(value) for each in instances for value in each.values()
+    ]
     assert matrix == encode_rows(wanted, columns, len(instances))

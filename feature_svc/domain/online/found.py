@@ -103,6 +103,7 @@ class FeatureRows:
         statuses: Rows x features, in the order of the service; nothing when all are PRESENT.
         times: Rows x views: when their values became known, microseconds since the epoch; 0 when
             unknown.
+        remembered: Whether they were read before, as the store does not answer now.
     """
 
     layout: Layout
@@ -111,6 +112,7 @@ class FeatureRows:
     texts: Sequence[Sequence[str]]
     statuses: Statuses | None
     times: Integers
+    remembered: bool = False
 
     def columns(self) -> list[FeatureColumn]:
         """The same by features, in the order of the service."""
