@@ -37,7 +37,7 @@ _OFFSETS = (0, 1, *range(21, 28), 30, 31, 32, 40, 50, *range(71, 77))
 #: What a replica's process runs; it is nobody's child, so that it can outlive Ray.
 REPLICA = "serving_svc.replica_process"
 _HOWS = {
-    "v2": "split by the hash of each prediction's id; one tensor, as the peers are asked",
+    "v2": "split by the random bits of the request's first id; one tensor, as the peers are asked",
     "key": "the split sticks to a field of the request; `:predict` with named values",
     "features": f"{suite.STORED} of the inputs from the online store by the user's id; `:predict`",
 }
@@ -58,12 +58,15 @@ class Modelyard:
     @property
     def how(self) -> str:
         """How it serves the model."""
-        whole = "ONNX Runtime in Ray Serve replicas; API key, two versions, every prediction logged"
+        whole = (
+            "the ONNX file's trees, compiled, in Ray Serve replicas; "
+            "API key, two versions, every prediction logged"
+        )
         return f"{whole}; {_HOWS[self.asked]}"
 
     def versions(self, _: Place) -> Mapping[str, str]:
         """Versions of what it is made of."""
-        return {name: version(name) for name in ("modelyard", "ray", "onnxruntime")}
+        return {name: version(name) for name in ("modelyard", "ray", "onnxruntime", "numba")}
 
     def prepare(self, place: Place) -> None:
         """Its environment is the project's own."""
