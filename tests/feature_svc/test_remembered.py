@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -15,9 +15,10 @@ from feature_svc.domain.online import layout
 from feature_svc.domain.online.cells import Reply
 from feature_svc.domain.online.found import Status
 from feature_svc.domain.online.plan import Command
-from feature_svc.domain.online.rows import encode_rows
+from feature_svc.domain.online.rows import OnlineRow, encode_rows
 from feature_svc.service import (
     CurrentDefinitions,
+    OnlineFeatures,
     OnlineReads,
     RememberedReplies,
     Wanted,
@@ -142,14 +143,22 @@ def test_threads_may_use_it_together() -> None:
 
 
 class Store:
-    """An online store that can be away."""
+    """An online store that can be away; what is written to it is noted by its keys."""
 
     project = "p"
 
     def __init__(self) -> None:
         self.away = False
         self.asked = 0
+        self.written: list[bytes] = []
         self.rows: dict[bytes, dict[bytes, bytes]] = {}
+
+    def write(self, view: str, rows: Sequence[OnlineRow]) -> int:
+        self.written += [row.key for row in rows]
+        return len(rows)
+
+    def newest(self, view: str) -> int | None:
+        return None
 
     def read(self, commands: Sequence[Command]) -> list[Reply]:
         self.asked += 1
@@ -245,3 +254,45 @@ def test_what_has_outlived_its_time_is_missing_from_memory_too() -> None:
     )
     assert list(fresh["mean"].values) == [1.5]
     assert list(old["mean"].statuses) == [Status.EXPIRED]
+
+
+class Past:
+    """A history, and what loads the online store from it."""
+
+    def rows(self, *_: Any) -> Any:
+        return delays(["AA"], [9.0], [9], [2])
+
+    def load(self, *_: Any) -> int:
+        return 1
+
+
+def test_what_this_process_writes_is_no_longer_remembered() -> None:
+    """A push of an entity, or a load of a view, after which the store does not answer."""
+    store, what, past = filled(), definitions(), Past()
+    current = CurrentDefinitions(lambda known: (1, None if known == 1 else what))
+    memory = RememberedReplies(1 << 20, 60)
+    online = OnlineFeatures(SystemClock(), current, store, cast(Any, past), past, memory)
+
+    def remembered_of(carrier: str) -> bool:
+        store.away = True
+        try:
+            return online.read("late", wanted(carrier).keys, at(2), []).remembered
+        except Unavailable:
+            return False
+        finally:
+            store.away = False
+
+    def read() -> None:
+        online._reads._rests_until = 0.0
+        online.read("late", wanted("AA", "B").keys, at(2), [])
+
+    read()
+    assert remembered_of("AA")
+    online.push(what, what.feature_views["delays"], delays(["AA"], [9.0], [9], [2]))
+    assert len(store.written) == 1
+    assert not remembered_of("AA")
+    assert remembered_of("B")
+    read()
+    assert remembered_of("AA")
+    online.load(cast(Any, None), what, ["delays"], None, None)
+    assert not remembered_of("B")
