@@ -63,7 +63,7 @@ class Registration:
 
 def register(client: Client, model: str, file: Path, sample: Any, wanted: Registration) -> Json:
     """Registers a model file; see `Client.register_model`."""
-    from client.sdk import arrow_bytes, as_arrow
+    from client.tables import arrow_bytes, as_arrow
 
     kind = wanted.format or format_of(file)
     table = as_arrow(sample)

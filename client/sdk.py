@@ -19,11 +19,7 @@ from typing import Any, Self
 import httpx
 
 from client.errors import ModelyardError, ProblemError
-
-Json = dict[str, Any]
-
-MOST_BYTES = 24 * 1024 * 1024
-"""Most bytes of rows in one call."""
+from client.tables import Json, arrow_body, as_arrow, parts_of
 
 CHUNK = 1 << 20
 """Bytes of an artifact in one message."""
@@ -335,6 +331,8 @@ class Client:
     def wait(self, name: str, *, until: Iterable[str], timeout: float = 600.0) -> Json:
         """Polls a resource until its `state` is one of `until`.
 
+        An endpoint that is ready has also reached the gateway when this returns.
+
         Raises:
             ModelyardError: The time is up.
         """
@@ -342,11 +340,18 @@ class Client:
         deadline = time.monotonic() + timeout
         while True:
             resource = self.get(name)
-            if resource.get("state") in wanted:
+            state = resource.get("state")
+            if state in wanted and self._in_force(name, state):
                 return resource
             if time.monotonic() > deadline:
-                raise ModelyardError(f"{name} is still {resource.get('state')}")
+                raise ModelyardError(f"{name} is still {state}")
             time.sleep(0.25)
+
+    def _in_force(self, name: str, state: Any) -> bool:
+        kind, _, endpoint = name.partition("/")
+        if (kind, state) != ("endpoints", "STATE_READY"):
+            return True
+        return self._http.get(f"/v2/models/{endpoint}/ready").is_success
 
 
 def problem_of(answer: httpx.Response) -> ProblemError:
@@ -356,39 +361,6 @@ def problem_of(answer: httpx.Response) -> ProblemError:
     except ValueError:
         body = None
     return ProblemError.from_body(answer.status_code, body)
-
-
-def as_arrow(table: Any) -> Any:
-    """An Arrow table of an Arrow table or a pandas frame."""
-    import pyarrow as pa
-
-    if isinstance(table, pa.Table):
-        return table
-    return pa.Table.from_pandas(table, preserve_index=False)
-
-
-def parts_of(table: Any) -> Iterator[Any]:
-    """Cuts an Arrow table into parts of about `MOST_BYTES` at most, at least one."""
-    count = max(1, -(-table.nbytes // MOST_BYTES))
-    rows = max(1, -(-table.num_rows // count))
-    for start in range(0, max(table.num_rows, 1), rows):
-        yield table.slice(start, rows)
-
-
-def arrow_body(table: Any) -> Json:
-    """Encodes an Arrow table or a pandas frame as the contract's `Table`."""
-    return {"arrow_ipc": base64.b64encode(arrow_bytes(as_arrow(table))).decode()}
-
-
-def arrow_bytes(table: Any) -> bytes:
-    """An Arrow table as an IPC stream."""
-    import pyarrow as pa
-
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    content: bytes = sink.getvalue().to_pybytes()
-    return content
 
 
 def local_api_key() -> str | None:

@@ -194,3 +194,19 @@ def test_the_command_shows_shadows_as_a_table(
     assert "more rows" in shown.output
     printed = CliRunner().invoke(cli.app, ["shadows", "late", "--json"])
     assert json.loads(printed.output) == compared()
+
+
+def test_an_endpoint_that_is_ready_has_reached_the_gateway(
+    gateway: Gateway, client: Client
+) -> None:
+    """Serving says so a moment before."""
+    ready: Any = {"state": "STATE_READY"}
+    gateway.answers = [(200, ready), (404, {}), (200, ready), (503, {}), (200, ready), (200, {})]
+    assert client.wait("endpoints/late", until=["STATE_READY"]) == ready
+    asked = [call[1] for call in gateway.calls]
+    assert asked == ["/v1/endpoints/late", "/v2/models/late/ready"] * 3
+    gateway.answers = [(200, {"state": "STATE_DEGRADED"})]
+    assert client.wait("endpoints/late", until=["STATE_DEGRADED"])["state"] == "STATE_DEGRADED"
+    gateway.answers = [(200, ready), (404, {})]
+    with pytest.raises(ModelyardError, match="still STATE_READY"):
+        client.wait("endpoints/late", until=["STATE_READY"], timeout=-1)
