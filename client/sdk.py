@@ -27,6 +27,9 @@ CHUNK = 1 << 20
 RETRIED = frozenset({502, 503, 504})
 ATTEMPTS = 4
 
+_NOT_YET = (404, 503)
+"""What the gateway says of a model that it does not know or that has no replica."""
+
 
 class Client:
     """Talks to a suite through its gateway.
@@ -331,7 +334,8 @@ class Client:
     def wait(self, name: str, *, until: Iterable[str], timeout: float = 600.0) -> Json:
         """Polls a resource until its `state` is one of `until`.
 
-        An endpoint that is ready has also reached the gateway when this returns.
+        When an endpoint is ready, the gateway can answer for it, too; of a table that was changed
+        since, it may hear a moment later.
 
         Raises:
             ModelyardError: The time is up.
@@ -344,14 +348,20 @@ class Client:
             if state in wanted and self._in_force(name, state):
                 return resource
             if time.monotonic() > deadline:
-                raise ModelyardError(f"{name} is still {state}")
+                late = ", and not yet at the gateway" if state in wanted else ""
+                raise ModelyardError(f"{name} is still {state}{late}")
             time.sleep(0.25)
 
     def _in_force(self, name: str, state: Any) -> bool:
+        """Whether the gateway can answer for what is ready, as far as the key may know."""
         kind, _, endpoint = name.partition("/")
         if (kind, state) != ("endpoints", "STATE_READY"):
             return True
-        return self._http.get(f"/v2/models/{endpoint}/ready").is_success
+        try:
+            answer = self._http.get(f"/v2/models/{endpoint}/ready")
+        except httpx.TransportError:
+            return False
+        return answer.status_code not in _NOT_YET
 
 
 def problem_of(answer: httpx.Response) -> ProblemError:

@@ -92,12 +92,9 @@ class OnlineFeatures:
         """
         table = self._newest(definitions, view, table)
         rows = encode_rows(definitions, view, table, self._store.project)
-        # Before and after: a read in between may bring back what is about to be replaced.
+        written = self._store.write(view.id, rows)
         self._memory.forget(row.key for row in rows)
-        try:
-            return self._store.write(view.id, rows)
-        finally:
-            self._memory.forget(row.key for row in rows)
+        return written
 
     def load(
         self,
@@ -141,10 +138,9 @@ class OnlineFeatures:
         rows = self._newest(definitions, view, history)
         if not rows.num_rows:
             return 0
-        try:
-            return self._loader.load(definitions, view.id, rows, start, end)
-        finally:
-            self._memory.forget_all()
+        written = self._loader.load(definitions, view.id, rows, start, end)
+        self._memory.forget_all()
+        return written
 
     def _newest(self, definitions: Definitions, view: FeatureView, table: Any) -> Any:
         source: DataSource = definitions.data_sources[view.data_source]

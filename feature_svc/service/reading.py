@@ -13,18 +13,22 @@ from feature_svc.domain.online.found import FeatureRows
 from feature_svc.domain.online.plan import Asked, Command, Keys, ReadPlan, compile_plan
 from feature_svc.service.catalog import CurrentDefinitions, find_service
 from feature_svc.service.remembered import RememberedReplies
+from service_kit import metrics
 from service_kit.clock import Clock
 from service_kit.errors import DomainError, Internal, InvalidArgument, Unavailable
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MOST_PLANS = 1_000
-#: Seconds after the store has failed for which it is asked only for what memory lacks: a store that
+#: Seconds after the store has failed for which it is asked only for what memory lacks: one that
 #: hangs costs each read its time limit.
 REST_S = 0.5
 _MICROSECOND = timedelta(microseconds=1)
 P = ParamSpec("P")
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
+_given = metrics.counter(
+    "features_remembered_total", "Rows answered from memory while the store was away."
+)
 
 
 class Source(Protocol):
@@ -60,10 +64,10 @@ class _Ready(NamedTuple):
 
 
 class _Fetched(NamedTuple):
-    """Replies, and why they come from memory, or why there are none."""
+    """Replies, if there are any, and whether they come from memory."""
 
     replies: Sequence[Reply] | None
-    away: Unavailable | None
+    remembered: bool
 
 
 class OnlineReads:
@@ -85,12 +89,13 @@ class OnlineReads:
         current: CurrentDefinitions,
         source: Source,
         memory: RememberedReplies,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clock = clock
+        self._monotonic = monotonic
         self._current = current
         self._source = source
         self._memory = memory
-        self._away: Unavailable | None = None
         self._rests_until = 0.0
         self._plans: dict[tuple[int, str], ReadPlan] = {}
 
@@ -119,22 +124,25 @@ class OnlineReads:
 
     def _fetched(self, asked: Sequence[Sequence[Command]]) -> list[_Fetched]:
         """The replies to each, in one trip to the store; from memory when it does not answer."""
-        now = time.monotonic()
-        if now < self._rests_until:
-            known = [self._memory.recall(each) for each in asked]
-            if None not in known:
-                return [_Fetched(each, self._away) for each in known]
+        fetched = [_Fetched(None, remembered=True)] * len(asked)
+        if self._monotonic() < self._rests_until:
+            fetched = [_Fetched(self._memory.recall(each), remembered=True) for each in asked]
+        missing = [at for at, each in enumerate(fetched) if each.replies is None]
+        writes = self._memory.writes
         try:
-            replies = self._source.read([each for one in asked for each in one])
-        except Unavailable as error:
-            self._away, self._rests_until = error, now + REST_S
-            return [_Fetched(self._memory.recall(each), error) for each in asked]
-        self._rests_until = 0.0
-        fetched, at = [], 0
-        for one in asked:
-            start, at = at, at + len(one)
-            self._memory.note(one, replies[start:at])
-            fetched.append(_Fetched(replies[start:at], None))
+            replies = self._source.read([each for at in missing for each in asked[at]])
+        except Unavailable:
+            self._rests_until = self._monotonic() + REST_S
+            for at in missing:
+                fetched[at] = _Fetched(self._memory.recall(asked[at]), remembered=True)
+            return fetched
+        if missing:
+            self._rests_until = 0.0
+        end = 0
+        for at in missing:
+            start, end = end, end + len(asked[at])
+            self._memory.note(asked[at], replies[start:end], writes)
+            fetched[at] = _Fetched(replies[start:end], remembered=False)
         return fetched
 
     def _prepared(self, wanted: Wanted) -> _Ready:
@@ -163,9 +171,11 @@ class OnlineReads:
 
 def _answered(ready: _Ready, fetched: _Fetched) -> FeatureRows:
     if fetched.replies is None:
-        raise fetched.away or Internal("INTERNAL", "internal error")
+        raise Unavailable("ONLINE_STORE_UNAVAILABLE", "the online store does not answer")
     found = ready.answer(fetched.replies)
-    found.remembered = fetched.away is not None
+    found.remembered = fetched.remembered
+    if found.remembered:
+        _given.inc(len(found.times))
     return found
 
 

@@ -8,14 +8,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 from feature_svc.domain.online.cells import Reply
 from feature_svc.domain.online.plan import Command
-from service_kit import metrics
 
 #: Bytes of the objects around a reply, and around each of its cells.
 _REPLY, _CELL = 400, 40
-_given = metrics.counter(
-    "features_remembered_total",
-    "Rows of the store, an entity's keys each, answered from memory while the store was away.",
-)
 
 _Rows = dict[bytes, dict[tuple[bytes, ...], Reply]]
 """Replies by key and fields."""
@@ -32,7 +27,7 @@ class RememberedReplies:
     Args:
         most_bytes: Memory that is taken, roughly; none when 0.
         most_age_s: Seconds since a read after which its values are given no longer; what was read
-            is given for half of that at least, while there is room.
+            is given for half of that at least, while there is room and nobody writes it.
         clock: Monotonic time.
     """
 
@@ -46,20 +41,28 @@ class RememberedReplies:
         self._young: _Rows = {}
         self._old: _Rows = {}
         self._bytes = 0
+        self._writes = 0
         self._young_since = self._old_since = clock()
 
-    def note(self, commands: Sequence[Command], replies: Sequence[Reply]) -> None:
-        """Remember what the store has said."""
+    @property
+    def writes(self) -> int:
+        """How often something was forgotten because it was written; to be taken before a read."""
+        return self._writes
+
+    def note(self, commands: Sequence[Command], replies: Sequence[Reply], writes: int) -> None:
+        """Remember what the store has said, unless something was written meanwhile.
+
+        Args:
+            writes: What `writes` was before the store was asked.
+        """
         if not self._most:
             return
         with self._lock:
+            if writes != self._writes:
+                return
             self._turn()
             for command, reply in zip(commands, replies, strict=True):
-                known = self._young.get(command.key)
-                if known is not None and command.fields in known:
-                    known[command.fields] = reply
-                else:
-                    self._add(command, reply)
+                self._put(command, reply)
 
     def recall(self, commands: Sequence[Command]) -> list[Reply] | None:
         """What the store would say, unless one of the commands is not remembered."""
@@ -67,21 +70,21 @@ class RememberedReplies:
             self._turn()
             found = [self._find(each) for each in commands]
         replies = [each for each in found if each is not None]
-        if len(replies) < len(commands):
-            return None
-        _given.inc(len(replies))
-        return replies
+        return replies if len(replies) == len(commands) else None
 
     def forget(self, keys: Iterable[bytes]) -> None:
-        """No longer remember some keys: other values are being written to them."""
+        """No longer remember some keys: other values have been written to them."""
         with self._lock:
+            self._writes += 1
             for key in keys:
-                self._young.pop(key, None)
                 self._old.pop(key, None)
+                for fields, reply in self._young.pop(key, {}).items():
+                    self._bytes -= _size(Command(key, fields), reply)
 
     def forget_all(self) -> None:
         """No longer remember anything."""
         with self._lock:
+            self._writes += 1
             self._young, self._old, self._bytes = {}, {}, 0
 
     def _find(self, command: Command) -> Reply | None:
@@ -91,14 +94,18 @@ class RememberedReplies:
                 return reply
         return None
 
-    def _add(self, command: Command, reply: Reply) -> None:
-        size = _REPLY + len(command.key) + sum(_CELL + len(cell or b"") for cell in reply)
-        if size > self._most:
+    def _put(self, command: Command, reply: Reply) -> None:
+        known = self._young.get(command.key, {}).get(command.fields)
+        if known == reply:
             return
-        if self._bytes + size > self._most:
+        size = _size(command, reply)
+        grown = size - (0 if known is None else _size(command, known))
+        if self._bytes + grown > self._most:
             self._begin(self._clock())
-        self._young.setdefault(command.key, {})[command.fields] = reply
-        self._bytes += size
+            grown = size
+        if size <= self._most:
+            self._young.setdefault(command.key, {})[command.fields] = reply
+            self._bytes += grown
 
     def _turn(self) -> None:
         now = self._clock()
@@ -110,3 +117,7 @@ class RememberedReplies:
     def _begin(self, now: float) -> None:
         self._old, self._old_since = self._young, self._young_since
         self._young, self._bytes, self._young_since = {}, 0, now
+
+
+def _size(command: Command, reply: Reply) -> int:
+    return _REPLY + len(command.key) + sum(_CELL + len(cell or b"") for cell in reply)

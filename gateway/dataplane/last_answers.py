@@ -74,8 +74,8 @@ class LastAnswers:
         now = self._clock()
         for group in answer.scored:
             variant = group.served
-            if variant is None:
-                continue
+            if variant is None or (group.prepared is not None and group.prepared.remembered):
+                continue  # no answer of a model, or not to inputs of now
             for row, outputs in zip(group.rows, group.outputs, strict=True):
                 key = _key(ask, variant, row)
                 if key:

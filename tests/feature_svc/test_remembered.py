@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import pytest
@@ -49,26 +49,30 @@ def replies(*names: str) -> list[Reply]:
     return [[name.encode(), None] for name in names]
 
 
+def note(memory: RememberedReplies, asked: list[Command], said: Sequence[Reply]) -> None:
+    memory.note(asked, said, memory.writes)
+
+
 def test_what_was_read_is_recalled_all_or_nothing() -> None:
     memory = RememberedReplies(1 << 20, 60)
-    memory.note(commands("x", "y"), replies("x", "y"))
+    note(memory, commands("x", "y"), replies("x", "y"))
     assert memory.recall(commands("y", "x", "y")) == replies("y", "x", "y")
     assert memory.recall(commands("x", "z")) is None
-    memory.note(commands("x"), replies("new"))
+    note(memory, commands("x"), replies("new"))
     assert memory.recall(commands("x")) == replies("new")
     assert memory.recall([]) == []
 
 
 def test_other_fields_of_the_same_entity_are_another_question() -> None:
     memory = RememberedReplies(1 << 20, 60)
-    memory.note(commands("x"), replies("x"))
+    note(memory, commands("x"), replies("x"))
     assert memory.recall([Command(b"x", (b"a",))]) is None
 
 
 @pytest.mark.parametrize(("most", "age"), [(0, 60), (1 << 20, 0)])
 def test_it_can_be_turned_off(most: int, age: float) -> None:
     memory = RememberedReplies(most, age)
-    memory.note(commands("x"), replies("x"))
+    note(memory, commands("x"), replies("x"))
     assert memory.recall(commands("x")) is None
 
 
@@ -79,7 +83,7 @@ def test_nothing_is_older_than_it_may_be(steps: list[float]) -> None:
     memory = RememberedReplies(1 << 20, 60, clock)
     read: dict[str, float] = {}
     for number, step in enumerate(steps):
-        memory.note(commands(str(number)), replies(str(number)))
+        note(memory, commands(str(number)), replies(str(number)))
         read[str(number)] = clock.now
         clock.now += step
         for name, when in read.items():
@@ -92,7 +96,7 @@ def test_nothing_is_older_than_it_may_be(steps: list[float]) -> None:
 def test_no_more_is_kept_than_may_be(names: list[int]) -> None:
     memory = RememberedReplies(20 * SIZE, 60)
     for name in names:
-        memory.note(commands(f"{name:04}"), replies(f"{name:04}"))
+        note(memory, commands(f"{name:04}"), replies(f"{name:04}"))
     kept = [name for name in set(names) if memory.recall(commands(f"{name:04}")) is not None]
     assert len(kept) <= 20
     assert {*kept} >= {*names[-10:]}
@@ -100,26 +104,57 @@ def test_no_more_is_kept_than_may_be(names: list[int]) -> None:
 
 def test_what_is_read_again_and_again_drives_nothing_out() -> None:
     memory = RememberedReplies(20 * SIZE, 60)
-    memory.note(commands("0000"), replies("0000"))
+    note(memory, commands("0000"), replies("0000"))
     for _ in range(10_000):
-        memory.note(commands("0001", "0002"), replies("0001", "0002"))
+        note(memory, commands("0001", "0002"), replies("0001", "0002"))
     assert memory.recall(commands("0000")) == replies("0000")
 
 
 def test_that_an_entity_is_unknown_is_remembered_too() -> None:
     memory = RememberedReplies(1 << 20, 60)
-    memory.note(commands("x"), [[None, None]])
+    note(memory, commands("x"), [[None, None]])
     assert memory.recall(commands("x")) == [[None, None]]
 
 
 def test_what_is_written_is_forgotten() -> None:
     memory = RememberedReplies(1 << 20, 60)
-    memory.note(commands("x", "y"), replies("x", "y"))
+    note(memory, commands("x", "y"), replies("x", "y"))
     memory.forget([b"x"])
     assert memory.recall(commands("x")) is None
     assert memory.recall(commands("y")) == replies("y")
     memory.forget_all()
     assert memory.recall(commands("y")) is None
+
+
+def test_a_read_that_a_write_overtook_is_not_remembered() -> None:
+    memory = RememberedReplies(1 << 20, 60)
+    before = memory.writes
+    memory.forget([b"x"])
+    memory.note(commands("x"), replies("old"), before)
+    assert memory.recall(commands("x")) is None
+
+
+def test_what_was_forgotten_takes_no_room() -> None:
+    memory = RememberedReplies(20 * SIZE, 60)
+    note(memory, commands("0000"), replies("0000"))
+    for _ in range(1_000):
+        note(memory, commands("0001"), replies("0001"))
+        memory.forget([b"0001"])
+    assert memory.recall(commands("0000")) == replies("0000")
+    assert memory._bytes == SIZE
+
+
+def test_a_reply_that_grows_takes_more_room() -> None:
+    memory = RememberedReplies(20 * SIZE, 60)
+    for number in range(8):
+        note(memory, commands(f"{number:04}"), [[None, None]])
+    large = [b"x" * 4 * SIZE, None]
+    for number in range(8):
+        note(memory, commands(f"{number:04}"), [large])
+    kept = [n for n in range(8) if memory.recall(commands(f"{n:04}")) == [large]]
+    assert kept == [4, 5, 6, 7]  # two in each generation
+    note(memory, commands("huge"), [[b"x" * 40 * SIZE, None]])
+    assert memory.recall(commands("huge")) is None
 
 
 def test_threads_may_use_it_together() -> None:
@@ -129,7 +164,7 @@ def test_threads_may_use_it_together() -> None:
     def work(own: int) -> None:
         for number in range(2_000):
             name = f"{(own + number) % 50:04}"
-            memory.note(commands(name), replies(name))
+            note(memory, commands(name), replies(name))
             if memory.recall(commands(name)) not in (None, replies(name)):
                 wrong.append(name)
             memory.forget([commands(name)[0].key] if number % 7 == 0 else [])
@@ -149,11 +184,13 @@ class Store:
 
     def __init__(self) -> None:
         self.away = False
-        self.asked = 0
+        self.asked: list[Sequence[Command]] = []
         self.written: list[bytes] = []
         self.rows: dict[bytes, dict[bytes, bytes]] = {}
 
     def write(self, view: str, rows: Sequence[OnlineRow]) -> int:
+        if self.away:
+            raise Unavailable("ONLINE_STORE_UNAVAILABLE", "away")
         self.written += [row.key for row in rows]
         return len(rows)
 
@@ -161,8 +198,9 @@ class Store:
         return None
 
     def read(self, commands: Sequence[Command]) -> list[Reply]:
-        self.asked += 1
-        if self.away:
+        if commands:
+            self.asked.append(commands)
+        if self.away and commands:
             raise Unavailable("ONLINE_STORE_UNAVAILABLE", "away")
         found = [self.rows.get(each.key, {}) for each in commands]
         return [
@@ -190,9 +228,10 @@ def wanted(*carriers: str, hour: float = 2) -> Wanted:
     return Wanted("late", keys, [micros(at(hour))] * len(carriers))
 
 
-def reads(store: Store) -> OnlineReads:
+def reads(store: Store, monotonic: Callable[[], float] = time.monotonic) -> OnlineReads:
     current = CurrentDefinitions(lambda known: (1, None if known == 1 else definitions()))
-    return OnlineReads(SystemClock(), current, store, RememberedReplies(1 << 20, 60))
+    memory = RememberedReplies(1 << 20, 60)
+    return OnlineReads(SystemClock(), current, store, memory, monotonic)
 
 
 def shown(found: Any) -> list[tuple[Any, ...]]:
@@ -221,25 +260,25 @@ def test_a_store_that_is_away_is_answered_for() -> None:
         reader.read(Wanted("late", {"carrier": ["AA"]}))
 
 
-def test_a_store_that_has_failed_is_asked_for_what_is_not_known_and_soon_for_all(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_store_that_has_failed_is_asked_for_what_is_not_known_and_soon_for_all() -> None:
     """One that hangs costs each read its time limit."""
-    store = filled()
-    reader = reads(store)
+    store, clock = filled(), Time()
+    reader = reads(store, clock)
     reader.read(wanted("AA"))
-    store.away, store.asked = True, 0
+    store.away, store.asked = True, []
     for _ in range(5):
         assert reader.read(wanted("AA")).remembered
-    assert store.asked == 1
+    assert len(store.asked) == 1
     store.away = False
-    assert not reader.read(wanted("B")).remembered
+    both = reader.read_all([wanted("AA"), wanted("B")])
+    assert [each.remembered for each in both if not isinstance(each, DomainError)] == [True, False]
+    assert not any(b"AA" in command.key for command in store.asked[-1] if b"carrier" in command.key)
     assert not reader.read(wanted("AA")).remembered
     store.away = True
     reader.read(wanted("AA"))
     store.away = False
-    later = time.monotonic() + reading.REST_S
-    monkeypatch.setattr(time, "monotonic", lambda: later)
+    assert reader.read(wanted("AA")).remembered
+    clock.now += reading.REST_S
     assert not reader.read(wanted("AA")).remembered
 
 
@@ -288,6 +327,10 @@ def test_what_this_process_writes_is_no_longer_remembered() -> None:
 
     read()
     assert remembered_of("AA")
+    store.away = True
+    with pytest.raises(Unavailable):
+        online.push(what, what.feature_views["delays"], delays(["AA"], [9.0], [9], [2]))
+    assert remembered_of("AA")  # nothing was written
     online.push(what, what.feature_views["delays"], delays(["AA"], [9.0], [9], [2]))
     assert len(store.written) == 1
     assert not remembered_of("AA")
