@@ -77,9 +77,7 @@ class RememberedReplies:
         with self._lock:
             self._writes += 1
             for key in keys:
-                self._old.pop(key, None)
-                for fields, reply in self._young.pop(key, {}).items():
-                    self._bytes -= _size(Command(key, fields), reply)
+                self._drop(key)
 
     def forget_all(self) -> None:
         """No longer remember anything."""
@@ -99,13 +97,20 @@ class RememberedReplies:
         if known == reply:
             return
         size = _size(command, reply)
+        if size > self._most:
+            self._drop(command.key)
+            return
         grown = size - (0 if known is None else _size(command, known))
         if self._bytes + grown > self._most:
             self._begin(self._clock())
             grown = size
-        if size <= self._most:
-            self._young.setdefault(command.key, {})[command.fields] = reply
-            self._bytes += grown
+        self._young.setdefault(command.key, {})[command.fields] = reply
+        self._bytes += grown
+
+    def _drop(self, key: bytes) -> None:
+        self._old.pop(key, None)
+        for fields, reply in self._young.pop(key, {}).items():
+            self._bytes -= _size(Command(key, fields), reply)
 
     def _turn(self) -> None:
         now = self._clock()

@@ -8,8 +8,8 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import httpx
@@ -55,6 +55,16 @@ class Part:
         before = self.pid(name)
         os.kill(before, signal.SIGKILL)
         until(lambda: self.pid(name) != before, 20, f"{name} was not started again")
+
+    @contextmanager
+    def hanging(self, name: str) -> Iterator[None]:
+        """Have a part do nothing for a while, without its connections ending."""
+        process = self.pid(name)
+        os.kill(process, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(process, signal.SIGCONT)
 
     def kill_below(self, name: str, program: str) -> None:
         """Kill a process that a part has started, with -9."""

@@ -61,14 +61,11 @@ def test_a_stream_that_hangs_costs_rows_of_the_log_and_no_answer(
 ) -> None:
     dropped = part.logged()[1]
     with counted(part, record_property, rows=500) as load:
-        os.kill(part.pid("valkey"), signal.SIGSTOP)
-        try:
+        with part.hanging("valkey"):
             until(lambda: load.failures or part.logged()[1] > dropped, 60, "nothing was dropped")
             load.goes_on()
             waiting = sum(part.metric("modelyard_log_buffered_rows"))
             assert 0 < waiting <= MOST_BUFFERED_ROWS
-        finally:
-            os.kill(part.pid("valkey"), signal.SIGCONT)
         until(part.healed, HEALED_S, "the suite did not recover")
     until(lambda: sum(part.metric("modelyard_log_buffered_rows")) == 0, 20, "rows wait on")
 
@@ -131,12 +128,9 @@ def test_without_redis_features_that_were_read_are_remembered(part: Part) -> Non
     deploy_looked_up(part)
     until(lambda: ask(part, 1.0) == (2.0, ""), 30, "the model does not answer")
     before = part.pid("valkey")
-    os.kill(before, signal.SIGSTOP)
-    try:
+    with part.hanging("valkey"):
         for number in range(2, 22):
             assert ask(part, number) == (3.0 - number, "remembered_features")
-    finally:
-        os.kill(before, signal.SIGCONT)
     os.kill(before, signal.SIGKILL)
     found: list[str] = []
 
@@ -154,13 +148,9 @@ def test_without_redis_features_that_were_read_are_remembered(part: Part) -> Non
 def test_without_features_the_last_answer_is_given_again(part: Part) -> None:
     deploy_looked_up(part)
     until(lambda: ask(part, 1.0) == (2.0, ""), 30, "the model does not answer")
-    process = part.pid("features")
-    os.kill(process, signal.SIGSTOP)
-    try:
+    with part.hanging("features"):
         until(lambda: ask(part, 1.0) == (2.0, "last_answer"), 20, "nobody noticed")
         assert [ask(part, 1.0) for _ in range(10)] == [(2.0, "last_answer")] * 10
-    finally:
-        os.kill(process, signal.SIGCONT)
     until(lambda: ask(part, 1.0) == (2.0, ""), HEALED_S, "features did not come back")
 
 
